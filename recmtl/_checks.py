@@ -1,0 +1,52 @@
+"""Argument checks shared by all layers. Standard library only; plain ``ValueError``."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+
+__all__ = ["require_fraction", "require_one_of", "require_positive", "require_widths", "suggest"]
+
+
+def require_positive(**values: int) -> None:
+    """Require every value to be an integer of at least 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def require_widths(**values: Sequence[int]) -> None:
+    """Require every value to be a sequence of positive integers (an empty one is allowed)."""
+    for name, widths in values.items():
+        for width in widths:
+            if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+                raise ValueError(f"`{name}` must hold positive integers, got {list(widths)!r}.")
+
+
+def require_fraction(**values: float) -> None:
+    """Require every value to lie in [0, 1)."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not math.isfinite(value) or not 0.0 <= value < 1.0:
+            raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
+
+
+def require_one_of(allowed: Sequence[str], **values: str) -> None:
+    """Require every value to be one of `allowed`; the message suggests the nearest one."""
+    for name, value in values.items():
+        if value not in allowed:
+            listed = ", ".join(f"`{a}`" for a in allowed)
+            raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.{suggest(value, allowed)}")
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A sentence that proposes the known word nearest to a misspelt one, or nothing.
+
+    Example:
+        >>> suggest("dims", ["dim", "name"])
+        ' Did you mean `dim`?'
+        >>> suggest("zzz", ["dim", "name"])
+        ''
+    """
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" Did you mean `{near[0]}`?" if near else ""

@@ -1,0 +1,36 @@
+"""EmbeddingConfig: how tables are initialised and updated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recmtl._checks import require_one_of
+
+__all__ = ["EmbeddingConfig"]
+
+OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingConfig:
+    """Optimizer and regularisation of the embedding tables; updates happen during backward."""
+
+    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = "rowwise_adagrad"
+    """`rowwise_adagrad`, `adagrad` and `sgd` on every device, `adam` on CUDA only."""
+    lr: float = 0.05
+    """Learning rate of the tables."""
+    eps: float = 1e-8
+    """Added to the root of the accumulated squares."""
+    l2: float = 0.0
+    """Penalty l2/2 · |v|² on each looked-up vector v of a row, once per occurrence (of a bag: the pooled vector)."""
+    init_scale: float = 0.01
+    """Initial weights are normal with this standard deviation; row 0 starts at zero."""
+
+    def __post_init__(self) -> None:
+        require_one_of(OPTIMIZERS, optimizer=self.optimizer)
+        for name in ("lr", "eps", "init_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)!r}.")
+        if not self.l2 >= 0:
+            raise ValueError(f"`l2` must be at least 0, got {self.l2!r}.")
