@@ -1,0 +1,5 @@
+"""Worlds whose truth is known."""
+
+from recmtl.simulate.simulate import SimulationSummary, simulate
+
+__all__ = ["SimulationSummary", "simulate"]

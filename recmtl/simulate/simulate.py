@@ -1,0 +1,186 @@
+"""A click funnel on disk whose truth is known."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recmtl._files import atomic_path, write_json
+from recmtl._progress import Progress, silent_if_none
+from recmtl.errors import SpecError
+from recmtl.simulate.additive import fit_additive, predict_additive
+from recmtl.simulate.funnel_spec import FUNNEL_SPEC
+from recmtl.simulate.log import draw_log
+from recmtl.simulate.world import Bools, Context, Floats, Ints, World, draw_context
+
+__all__ = ["SimulationSummary", "simulate"]
+
+MIN_ROWS = 100
+SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
+SUMMARY = "simulation.json"
+ROW_GROUP_ROWS = 40_000
+ADDITIVE_ROWS = (100_000, 400_000)
+"""Fewest and most impressions that the additive models are fitted on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSummary:
+    """What was written, and how well its test rows can be ranked. AUCs are None where a class is missing."""
+
+    spec: Path
+    """The spec to train on."""
+    rows: int
+    seed: int
+    base_rates: dict[str, float]
+    """Over all rows; `cvr` is the rate of `conversion_potential`, `cvr_of_clicks` the one that is seen."""
+    bayes_auc: dict[str, float | None]
+    """AUC on the test rows of the true probability; `cvr` is over all impressions, against `conversion_potential`."""
+    additive_auc: dict[str, float | None]
+    """The same of the best model without interactions."""
+
+    def to_dict(self) -> dict[str, object]:
+        """The summary as plain values, ready for JSON."""
+        return {**asdict(self), "spec": str(self.spec)}
+
+
+def simulate(
+    out: Path,
+    *,
+    rows: int = 400_000,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SimulationSummary:
+    """Write a simulated click funnel: `train`, `valid` and `test.parquet` (80/10/10 of the rows, in time) and `spec.yaml`.
+
+    The same rows and seed give the same files. The columns `p_ctr`, `p_cvr` and `conversion_potential` hold the truth.
+
+    Args:
+        out: folder; it may hold an earlier simulation, whose files are replaced, and is made if it is not there.
+        rows: number of impressions.
+        seed: of the world and of everything drawn in it.
+        overwrite: write beside other files in `out` too.
+        progress: shows what is under way; None for silence.
+
+    Raises:
+        SpecError: too few rows, a negative seed, or `out` holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     summary = simulate(Path(folder) / "funnel", rows=1_000, seed=1)
+        ...     sorted(file.name for file in summary.spec.parent.iterdir())
+        ['simulation.json', 'spec.yaml', 'test.parquet', 'train.parquet', 'valid.parquet']
+    """
+    _check_arguments(out, rows, seed, overwrite=overwrite)
+    with silent_if_none(progress)("simulate", total=3, unit="steps") as bar:
+        world = World.draw(seed)
+        rng = np.random.default_rng([seed, 1])
+        seen = draw_context(world, rows, rng)
+        frame = draw_log(world, seen, rng)
+        bar.advance(1)
+        ends = [round(rows * SHARES["train"]), rows - round(rows * SHARES["test"])]
+        summary = _summarise(out, world, seen, frame, seed=seed, first_test_row=ends[1])
+        bar.advance(1)
+        _write(out, frame, ends, summary)
+        bar.advance(1)
+    return summary
+
+
+def _check_arguments(out: Path, rows: int, seed: int, *, overwrite: bool) -> None:
+    problems = []
+    if rows < MIN_ROWS:
+        problems.append(f"`rows` must be at least {MIN_ROWS}, got {rows}.")
+    if seed < 0:
+        problems.append(f"`seed` must be at least 0, got {seed}.")
+    if out.exists() and not out.is_dir():
+        problems.append(f"{out} is a file; name a folder to write the simulation to.")
+    elif out.is_dir() and not overwrite:
+        found = sorted(file.name for file in out.iterdir() if not file.name.startswith("."))
+        if found and SUMMARY not in found:
+            problems.append(
+                f"{out} holds `{found[0]}` and no simulation; name another folder or allow overwriting."
+            )
+    if problems:
+        raise SpecError.all_of(problems)
+
+
+def _summarise(
+    out: Path, world: World, seen: Context, frame: pl.DataFrame, *, seed: int, first_test_row: int
+) -> SimulationSummary:
+    """Base rates of the log, and the AUCs on its test rows.
+
+    The additive models are told the true probabilities of fresh impressions of the same world. Their main effects are
+    those of user, item, device and hour: every other column of the log is a function of the user or of the item, or, like
+    the history, says nothing once the user is known, so that its main effect would be zero.
+    """
+    test = frame[first_test_row:]
+    test_columns = _main_effects(Context(*(x_N[first_test_row:] for x_N in seen)))
+    num_fresh = min(max(frame.height, ADDITIVE_ROWS[0]), ADDITIVE_ROWS[1])
+    fresh = draw_context(world, num_fresh, np.random.default_rng([seed, 2]))
+    p_ctr_N, p_cvr_N = world.probs(fresh)
+    truth_N = {"ctr": p_ctr_N, "cvr": p_cvr_N, "ctcvr": p_ctr_N * p_cvr_N}
+    known = {"ctr": test["p_ctr"], "cvr": test["p_cvr"], "ctcvr": test["p_ctr"] * test["p_cvr"]}
+    labels = {
+        "ctr": test["click"],
+        "cvr": test["conversion_potential"],
+        "ctcvr": test["conversion"],
+    }
+    bayes, additive = {}, {}
+    for task, prob_N in truth_N.items():
+        label_N = labels[task].to_numpy() == 1
+        effects = fit_additive(_main_effects(fresh), prob_N)
+        bayes[task] = _auc(known[task].to_numpy(), label_N)
+        additive[task] = _auc(predict_additive(effects, test_columns), label_N)
+    clicks = frame.filter(pl.col("click") == 1)
+    base_rates = {
+        "ctr": _mean(frame["click"]),
+        "cvr": _mean(frame["conversion_potential"]),
+        "cvr_of_clicks": _mean(clicks["conversion"]),
+        "ctcvr": _mean(frame["conversion"]),
+    }
+    return SimulationSummary(
+        spec=out / "spec.yaml",
+        rows=frame.height,
+        seed=seed,
+        base_rates=base_rates,
+        bayes_auc=bayes,
+        additive_auc=additive,
+    )
+
+
+def _main_effects(seen: Context) -> list[Ints]:
+    return [seen.user_N, seen.item_N, seen.device_N, seen.hour_N]
+
+
+def _write(out: Path, frame: pl.DataFrame, ends: list[int], summary: SimulationSummary) -> None:
+    """Write all files under temporary names; they take their places together at the end."""
+    out.mkdir(parents=True, exist_ok=True)
+    bounds = [0, *ends, frame.height]
+    with ExitStack() as stack:
+        for name, start, end in zip(SHARES, bounds[:-1], bounds[1:], strict=True):
+            path = stack.enter_context(atomic_path(out / f"{name}.parquet"))
+            frame[start:end].write_parquet(path, row_group_size=ROW_GROUP_ROWS)
+        path = stack.enter_context(atomic_path(summary.spec))
+        path.write_text(FUNNEL_SPEC, encoding="utf-8")
+    write_json(out / SUMMARY, {**summary.to_dict(), "spec": summary.spec.name})
+
+
+def _mean(column: pl.Series) -> float:
+    return float(column.cast(pl.Float64).sum()) / max(len(column), 1)
+
+
+def _auc(score_N: Floats, label_N: Bools) -> float | None:
+    """Share of pairs of a positive and a negative row that are ranked rightly; ties count half."""
+    positives = int(label_N.sum())
+    negatives = len(label_N) - positives
+    if not positives or not negatives:
+        return None
+    rank_N = pl.Series(score_N).rank("average").to_numpy()
+    return float(
+        (rank_N[label_N].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    )
