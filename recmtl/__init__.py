@@ -1,0 +1,65 @@
+"""Multi-task recommendation models: train, evaluate and score CTR/CVR towers on click logs.
+
+The names below are loaded when they are first used: `import recmtl` imports nothing else and
+changes nothing. Towers, losses, tasks and metrics are packages of their own, as in
+`from recmtl.towers import PLE`, and need torch or numpy alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recmtl.api import TrainResult, evaluate, score, train
+    from recmtl.config import RunConfig, load_spec
+    from recmtl.data import Encoders
+    from recmtl.scoring import BatchScorer
+    from recmtl.spec import Spec
+    from recmtl.training import ClickLogDataModule, MultiTaskModule, TorchRecStrategy
+
+__all__ = [
+    "BatchScorer",
+    "ClickLogDataModule",
+    "Encoders",
+    "MultiTaskModule",
+    "RunConfig",
+    "Spec",
+    "TorchRecStrategy",
+    "TrainResult",
+    "__version__",
+    "evaluate",
+    "load_spec",
+    "score",
+    "train",
+]
+
+__version__ = "0.1.0.dev0"
+
+_HOME_OF = {
+    "BatchScorer": "recmtl.scoring",
+    "ClickLogDataModule": "recmtl.training",
+    "Encoders": "recmtl.data",
+    "MultiTaskModule": "recmtl.training",
+    "RunConfig": "recmtl.config",
+    "Spec": "recmtl.spec",
+    "TorchRecStrategy": "recmtl.training",
+    "TrainResult": "recmtl.api",
+    "evaluate": "recmtl.api",
+    "load_spec": "recmtl.config",
+    "score": "recmtl.api",
+    "train": "recmtl.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module `recmtl` has no attribute `{name}`")
+    from recmtl._extras import import_optional
+
+    value = getattr(import_optional(_HOME_OF[name], f"`recmtl.{name}`"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

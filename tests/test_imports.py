@@ -1,0 +1,198 @@
+"""Importing is free of side effects, and each package needs no more than it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PACKAGES = (
+    "recmtl",
+    "recmtl.errors",
+    "recmtl.towers",
+    "recmtl.losses",
+    "recmtl.tasks",
+    "recmtl.metrics",
+    "recmtl.testing",
+    "recmtl.batch",
+    "recmtl.spec",
+    "recmtl.config",
+    "recmtl.data",
+    "recmtl.embeddings",
+    "recmtl.models",
+    "recmtl.checkpoint",
+    "recmtl.run",
+    "recmtl.scoring",
+    "recmtl.training",
+    "recmtl.simulate",
+    "recmtl.report",
+    "recmtl.doctor",
+    "recmtl.api",
+    "recmtl.cli",
+)
+"""From the bottom layer to the top one."""
+
+OPTIONAL = [
+    *("fbgemm_gpu", "lightning", "torchrec", "torchmetrics", "tensordict", "pyre_extensions"),
+    *("polars", "polars_hash", "pyarrow", "pydantic", "yaml", "safetensors", "click", "rich"),
+    *("tqdm", "psutil", "matplotlib", "jinja2", "pandas", "sklearn", "scipy"),
+]
+"""Everything that is neither Python, numpy nor torch."""
+
+BLOCK = """
+import importlib, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r} (blocked)", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+STATE = """
+import json, logging, os, random, socket, sys, warnings
+
+def refuse(*args, **kwargs):
+    raise AssertionError("network")
+
+socket.socket.connect = socket.socket.connect_ex = socket.socket.bind = refuse
+socket.getaddrinfo = socket.gethostbyname = socket.create_connection = refuse
+
+import numpy, torch
+
+def state():
+    root = logging.getLogger()
+    return dict(
+        environment=sorted(os.environ.items()),
+        seeds=[
+            hash(random.getstate()),
+            repr(numpy.random.get_state()),
+            torch.random.initial_seed(),
+            torch.get_rng_state().tolist(),
+        ],
+        logging=[root.level, [repr(h) for h in root.handlers], [repr(f) for f in root.filters]],
+        warnings=[repr(f) for f in warnings.filters],
+        threads=[torch.get_num_threads(), torch.get_num_interop_threads()],
+        defaults=[str(torch.get_default_dtype()), str(torch.get_default_device())],
+        grad=[torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()],
+        folder=os.getcwd(),
+        hooks=[repr(sys.excepthook), repr(sys.displayhook)],
+    )
+"""
+
+
+def block(packages: list[str]) -> str:
+    """Code after which some packages cannot be imported."""
+    return f"BLOCKED = set({packages!r})" + BLOCK
+
+
+def python(code: str, *arguments: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def import_without(blocked: list[str], *modules: str) -> None:
+    """Import modules in a fresh interpreter where some packages are absent."""
+    python(
+        block(blocked)
+        + "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        + "assert not BLOCKED & set(sys.modules), BLOCKED & set(sys.modules)",
+        *modules,
+    )
+
+
+def test_importing_recmtl_imports_nothing_else() -> None:
+    code = (
+        "import __future__, sys, typing; before = set(sys.modules); import recmtl; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    assert python(code).split() == ["recmtl"]
+
+
+def test_importing_changes_nothing_and_calls_nobody_pitfall_T44() -> None:
+    code = (
+        STATE
+        + """
+import importlib
+for name in sys.argv[1:]:
+    before = state()
+    importlib.import_module(name)
+    after = state()
+    for key in before:
+        if before[key] != after[key]:
+            print(name, key, before[key], after[key], sep=" | ")
+"""
+    )
+    assert python(code, *PACKAGES) == ""
+
+
+@pytest.mark.parametrize(
+    "package", ["recmtl.towers", "recmtl.losses", "recmtl.tasks", "recmtl.testing"]
+)
+def test_torch_packages_import_where_only_torch_is_installed_pitfall_T44(package: str) -> None:
+    import_without(OPTIONAL, package)
+
+
+def test_metrics_need_numpy_alone() -> None:
+    import_without([*OPTIONAL, "torch"], "recmtl.metrics")
+
+
+def test_scoring_needs_neither_torchrec_nor_lightning() -> None:
+    import_without(["torchrec", "fbgemm_gpu", "lightning", "torchmetrics"], "recmtl.scoring")
+
+
+def test_command_line_starts_without_torch() -> None:
+    heavy = {"torch", "numpy", "polars", "pydantic", "lightning", "torchrec"}
+    assert python(f"import sys, recmtl.cli; print(*({heavy} & set(sys.modules)))").split() == []
+
+
+def test_public_names_of_an_absent_package_name_the_extra() -> None:
+    code = (
+        block(["polars"])
+        + """
+import recmtl
+try:
+    recmtl.BatchScorer
+except recmtl.errors.MissingExtraError as error:
+    print(error)
+"""
+    )
+    assert python(code) == (
+        "`recmtl.BatchScorer` needs `polars`, which is not installed. "
+        "Run `pip install 'recmtl[score]'`.\n"
+    )
+
+
+def test_layers_hold() -> None:
+    """The contracts of pyproject.toml; `make lint` says the same in more words."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_package_is_listed() -> None:
+    found = {
+        f"recmtl.{path.stem}"
+        for path in (ROOT / "recmtl").iterdir()
+        if not path.name.startswith("_")
+        and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    assert found == set(PACKAGES) - {"recmtl"}
