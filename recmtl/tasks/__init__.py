@@ -1,0 +1,8 @@
+"""Tasks: populations, products and the loss; from a tower's logits to what each task says."""
+
+from __future__ import annotations
+
+from recmtl.tasks.definition import TaskDef
+from recmtl.tasks.task_set import LossTerms, TaskSet
+
+__all__ = ["LossTerms", "TaskDef", "TaskSet"]

@@ -1,0 +1,272 @@
+"""TaskSet: who is observed where, what trains whom, and what a tower's logits say. Torch only.
+
+Shape letters: B rows, T tasks, H heads (tasks with a logit of their own), P products, K label
+columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from recmtl._checks import require_one_of
+from recmtl.losses import (
+    binary_nll,
+    joint_likelihood,
+    product_log_odds,
+    product_log_prob,
+    product_nll,
+    squared_error,
+)
+from recmtl.losses._precision import at_least_float32
+from recmtl.tasks.definition import TaskDef, carriers, check_tasks, check_trained, factors_of
+
+__all__ = ["LossTerms", "TaskSet"]
+
+
+class LossTerms(NamedTuple):
+    """The loss and what each task adds to it; both carry gradients."""
+
+    total: Tensor
+    """Scalar: the sum of the terms."""
+    by_task: dict[str, Tensor]
+    """The term of each task that carries loss, its weight included."""
+
+
+class TaskSet(nn.Module):
+    r"""All tasks of a model: populations, targets, loss and probabilities.
+
+    A row is observed for a task where the task's `given` is 1, its label is not null and the row's
+    weight is above 0. So a product is observed by its own label (and `given`, if it has one),
+    whatever its factors' populations are. A null is never read as 0, for products neither: a log
+    that leaves conversion null on rows without a click has to fill in the 0 before a product can
+    learn from those rows.
+
+    With ``objective="tasks"`` every head carries loss on its own population and products are
+    outputs only. With ``"entire_space"`` products carry loss, and a head with a `given` that is a
+    factor of a product carries none of its own: it is learned through the product, on every row. A
+    product of products is the product of all their factors.
+
+    It is a module so that its few index tensors follow the model to a device; it has no parameters
+    and no state.
+
+    Reference: Ma et al., "Entire Space Multi-Task Model: An Effective Approach for Estimating
+        Post-Click Conversion Rate", SIGIR 2018, section 2.3. doi:10.1145/3209978.3210104
+    Departures: any number of factors and products; sample weights; the loss is divided by the
+        weight of all rows.
+
+    Example:
+        >>> tasks = TaskSet(
+        ...     [
+        ...         TaskDef(name="ctr", label="click"),
+        ...         TaskDef(name="cvr", label="conversion", given="click"),
+        ...         TaskDef(name="ctcvr", label="conversion", product_of=("ctr", "cvr")),
+        ...     ],
+        ...     labels=("click", "conversion"),
+        ...     objective="entire_space",
+        ... )
+        >>> tasks.heads, tasks.trained
+        (('ctr', 'cvr'), ('ctr', 'ctcvr'))
+        >>> tasks.probs(torch.zeros(1, 2))
+        tensor([[0.5000, 0.5000, 0.2500]])
+        >>> labels_BK = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+        >>> terms = tasks.loss(torch.zeros(2, 2), labels_BK, torch.ones(2))
+        >>> {name: round(float(term), 4) for name, term in terms.by_task.items()}
+        {'ctr': 0.6931, 'ctcvr': 0.2877}
+    """
+
+    _label_T: Tensor
+    _given_T: Tensor
+    _always_T: Tensor
+    _carries_T: Tensor
+    _weight_T: Tensor
+    _factor_PH: Tensor
+    _number_H: Tensor
+    _mean_H: Tensor
+    _std_H: Tensor
+    _to_names: Tensor
+    _from_names: Tensor
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskDef],
+        *,
+        labels: Sequence[str],
+        objective: Literal["tasks", "entire_space"],
+        normalize: Literal["rows", "observed"] = "rows",
+    ) -> None:
+        """Check the tasks and fix their layout.
+
+        Args:
+            tasks: the tasks, in the order of all outputs.
+            labels: the columns of `labels_BK`.
+            objective: which tasks carry loss.
+            normalize: what the loss is divided by, see `recmtl.losses.joint_likelihood`.
+
+        Raises:
+            SpecError: the tasks contradict each other; all problems are listed.
+        """
+        super().__init__()
+        require_one_of(("tasks", "entire_space"), objective=objective)
+        require_one_of(("rows", "observed"), normalize=normalize)
+        check_tasks(tasks, labels)
+        self.tasks = tuple(tasks)
+        self.labels = tuple(labels)
+        self.objective = objective
+        self.normalize = normalize
+        self.names = tuple(t.name for t in self.tasks)
+        self.heads = tuple(t.name for t in self.tasks if not t.product_of)
+        self.factors = factors_of(self.tasks)
+        carries = carriers(self.tasks, self.factors, objective)
+        check_trained(self.tasks, self.factors, carries)
+        self.trained = tuple(name for name in self.names if name in carries)
+        self._lay_out(carries)
+
+    def _lay_out(self, carries: frozenset[str]) -> None:
+        """Index tensors in the order of computation: heads first, then products."""
+        order = sorted(
+            range(len(self.tasks)), key=lambda t: bool(self.tasks[t].product_of)
+        )  # stable
+        tasks = [self.tasks[t] for t in order]
+        heads = tasks[: len(self.heads)]
+        self._order = tuple(t.name for t in tasks)
+        self._in_order = self._order == self.names
+        self._has_product_loss = any(name in carries for name in self.factors)
+        self._has_numbers = any(t.kind == "regression" for t in heads)
+        column = {label: k for k, label in enumerate(self.labels)}
+        factors = [
+            [head in self.factors[name] for head in self.heads]
+            for name in self._order
+            if name in self.factors
+        ]
+
+        def keep(name: str, values: object, dtype: torch.dtype) -> None:
+            self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+
+        keep("_label_T", [column[t.label] for t in tasks], torch.int64)
+        keep("_given_T", [column[t.given or t.label] for t in tasks], torch.int64)
+        keep("_always_T", [t.given is None for t in tasks], torch.bool)
+        keep("_carries_T", [t.name in carries for t in tasks], torch.bool)
+        keep("_weight_T", [t.weight for t in tasks], torch.float64)
+        keep("_factor_PH", factors, torch.bool)
+        keep("_number_H", [t.kind == "regression" for t in heads], torch.bool)
+        keep("_mean_H", [t.mean for t in heads], torch.float64)
+        keep("_std_H", [t.std for t in heads], torch.float64)
+        keep("_to_names", [self._order.index(name) for name in self.names], torch.int64)
+        keep("_from_names", order, torch.int64)
+
+    def observed(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
+        """Where the outcome of each task is known: boolean `[B, T]`, in the order of `names`."""
+        return self._named(self._population(labels_BK, weight_B)[0])
+
+    def targets(self, labels_BK: Tensor) -> Tensor:
+        """Label of each task, 0 where it is not observed: `[B, T]`, in the label's own unit."""
+        weight_B = torch.ones_like(labels_BK[:, 0])
+        return self._named(self._population(labels_BK, weight_B)[1])
+
+    def observed_weight(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
+        """Weight of each task's observed rows, `[T]`.
+
+        Processes that share a batch add it up for ``normalize="observed"``.
+        """
+        return (self.observed(labels_BK, weight_B) * weight_B.unsqueeze(-1)).sum(dim=0)
+
+    def loss(
+        self,
+        logits_BH: Tensor,
+        labels_BK: Tensor,
+        weight_B: Tensor,
+        *,
+        total_weight: Tensor | None = None,
+        observed_weight_T: Tensor | None = None,
+    ) -> LossTerms:
+        """The joint negative log-likelihood of what was seen.
+
+        Args:
+            logits_BH: one column for each head, in the order of `heads`.
+            labels_BK: label columns, NaN where null.
+            weight_B: sample weights; padded rows have 0.
+            total_weight: weight of all rows of the global batch, where processes share it.
+            observed_weight_T: `observed_weight` of the global batch, columns in the order of
+                `names`; only ``normalize="observed"`` uses it, and only ``"rows"`` uses
+                `total_weight`.
+
+        Returns:
+            The total and the terms it is the sum of.
+        """
+        observed_BT, target_BT = self._population(labels_BK, weight_B)
+        if observed_weight_T is not None and not self._in_order:
+            observed_weight_T = observed_weight_T[self._from_names]
+        terms_T = joint_likelihood(
+            self._nll(logits_BH, target_BT),
+            observed_BT & self._carries_T,
+            weight_B,
+            task_weight_T=self._weight_T,
+            normalize=self.normalize,
+            total_weight=total_weight,
+            observed_weight_T=observed_weight_T,
+        )
+        by_order = dict(zip(self._order, terms_T.unbind(), strict=True))
+        return LossTerms(terms_T.sum(), {name: by_order[name] for name in self.trained})
+
+    def probs(self, logits_BH: Tensor) -> Tensor:
+        """What each task predicts: `[B, T]`, columns in the order of `names`, at least float32.
+
+        A binary task's column is its probability, a product's the product of its factors'
+        probabilities, a regression's the prediction in its label's unit.
+        """
+        z_BH = at_least_float32(logits_BH)
+        return self._outputs(z_BH, z_BH.sigmoid(), self._of_products(product_log_prob, z_BH).exp())
+
+    def log_probs(self, logits_BH: Tensor) -> Tensor:
+        """Like `probs`, with logarithms of probabilities; a regression keeps its prediction."""
+        z_BH = at_least_float32(logits_BH)
+        return self._outputs(z_BH, logsigmoid(z_BH), self._of_products(product_log_prob, z_BH))
+
+    def log_odds(self, logits_BH: Tensor) -> Tensor:
+        """Like `probs`, with logits of probabilities; a regression keeps its prediction.
+
+        They keep their digits where a probability rounds to 0 or 1, so metrics read them.
+        """
+        z_BH = at_least_float32(logits_BH)
+        return self._outputs(z_BH, z_BH, self._of_products(product_log_odds, z_BH))
+
+    def _population(self, labels_BK: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each task is observed, and its target there (0 elsewhere), heads first."""
+        label_BT = labels_BK[:, self._label_T]
+        given_BT = (labels_BK[:, self._given_T] == 1) | self._always_T
+        observed_BT = given_BT & ~label_BT.isnan() & (weight_B > 0).unsqueeze(-1)
+        return observed_BT, torch.where(observed_BT, label_BT, 0.0)
+
+    def _nll(self, logits_BH: Tensor, target_BT: Tensor) -> Tensor:
+        """Loss of each task on each row, heads first."""
+        z_BH = at_least_float32(logits_BH)
+        target_BH, target_BP = target_BT.tensor_split([len(self.heads)], dim=1)
+        nll_BH = binary_nll(z_BH, target_BH)
+        if self._has_numbers:
+            standard_BH = (target_BH.to(z_BH.dtype) - self._mean_H.to(z_BH.dtype)) / self._std_H.to(
+                z_BH.dtype
+            )
+            nll_BH = torch.where(self._number_H, squared_error(z_BH, standard_BH), nll_BH)
+        if self._has_product_loss:
+            nll_BP = product_nll(z_BH.unsqueeze(1), target_BP, self._factor_PH)
+        else:
+            nll_BP = torch.zeros_like(target_BP, dtype=z_BH.dtype)
+        return torch.cat([nll_BH, nll_BP], dim=1)
+
+    def _of_products(self, function: Callable[[Tensor, Tensor], Tensor], z_BH: Tensor) -> Tensor:
+        return function(z_BH.unsqueeze(1), self._factor_PH) if self.factors else z_BH[:, :0]
+
+    def _outputs(self, z_BH: Tensor, head_BH: Tensor, product_BP: Tensor) -> Tensor:
+        """One column for each task, in the order of `names`; regressions in their label's unit."""
+        if self._has_numbers:
+            number_BH = z_BH * self._std_H.to(z_BH.dtype) + self._mean_H.to(z_BH.dtype)
+            head_BH = torch.where(self._number_H, number_BH, head_BH)
+        return self._named(torch.cat([head_BH, product_BP], dim=1))
+
+    def _named(self, values_BT: Tensor) -> Tensor:
+        return values_BT if self._in_order else values_BT[:, self._to_names]
