@@ -1,0 +1,7 @@
+"""Ids -> vectors: one table a feature, shared where the spec says so; sharded for training, plain for scoring."""
+
+from recmtl.embeddings.config import EmbeddingConfig
+from recmtl.embeddings.plain import PlainLookup
+from recmtl.embeddings.tables import Layout, Table, layout
+
+__all__ = ["EmbeddingConfig", "Layout", "PlainLookup", "Table", "layout"]

@@ -1,0 +1,192 @@
+"""Which device holds which table: TorchRec's planner on the memory there really is, agreed on by every rank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from recmtl import _torchrec
+from recmtl._checks import suggest
+from recmtl.embeddings.tables import Table
+from recmtl.errors import RecMTLError, SpecError
+
+__all__ = [
+    "Sharding",
+    "agree",
+    "check_sharding",
+    "machine_memory_bytes",
+    "plan_in_words",
+    "plan_tables",
+]
+
+Sharding = Literal["table_wise", "row_wise", "table_row_wise"]
+
+_USABLE = 0.8
+"""Share of the memory that the planner may fill; the rest is for the dense part, batches and the operating system."""
+
+
+def machine_memory_bytes() -> int:
+    """Main memory that this process may use: the machine's, or its container's where that is less.
+
+    Example:
+        >>> machine_memory_bytes() > 2**28
+        True
+    """
+    total = int(psutil.virtual_memory().total)
+    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(limit_file)
+        limit = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total
+
+
+def check_sharding(sharding: Mapping[str, Sharding], tables: Sequence[Table]) -> None:
+    """Refuse constraints on tables that the spec does not have."""
+    names = [table.name for table in tables]
+    problems = [
+        f"train.sharding: there is no table `{name}`; tables are {', '.join(f'`{n}`' for n in names)}."
+        f"{suggest(name, names)}"
+        for name in sharding
+        if name not in names
+    ]
+    if problems:
+        raise SpecError.all_of(problems)
+
+
+def plan_tables(
+    net: nn.Module,
+    sharders: Sequence[Any],
+    tables: Mapping[str, Table],
+    sharding: Mapping[str, Sharding],
+    device: torch.device,
+    *,
+    batch_size: int,
+    local_world_size: int | None = None,
+) -> Any:
+    """The sharding plan of `net`, equal on every rank. Collective.
+
+    Only fused kernels and the shardings that keep the update in backward are ever allowed: `data_parallel` would leave
+    it without a word.
+
+    Args:
+        net: a module that holds the collection, on the meta device.
+        sharders: TorchRec sharders for it.
+        tables: name inside the collection -> table.
+        sharding: table -> the sharding that the user asks for.
+        device: where this rank's part will live.
+        batch_size: rows of one rank's batch.
+        local_world_size: ranks on this machine (default: `LOCAL_WORLD_SIZE`, else all of them).
+
+    Raises:
+        SpecError: the tables fit the memory of no plan; or a constraint names an unknown table.
+    """
+    check_sharding(sharding, list(tables.values()))
+    world_size = dist.get_world_size()
+    local = local_world_size or int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    free: list[str] = ["table_wise"]
+    free += ["row_wise"] if world_size > 1 else []
+    free += ["table_row_wise"] if world_size > local else []
+    constraints = {
+        inner: _torchrec.ParameterConstraints(
+            sharding_types=[sharding[table.name]] if table.name in sharding else free,
+            compute_kernels=["fused"],
+        )
+        for inner, table in tables.items()
+    }
+    ddr_cap = int(machine_memory_bytes() * _USABLE / local)
+    hbm_cap = int(torch.cuda.mem_get_info(device)[1] * _USABLE) if device.type == "cuda" else None
+    topology = _torchrec.Topology(
+        world_size=world_size,
+        local_world_size=local,
+        compute_device=device.type,
+        hbm_cap=hbm_cap,
+        ddr_cap=ddr_cap,
+    )
+    planner = _torchrec.EmbeddingShardingPlanner(
+        topology=topology,
+        constraints=constraints,
+        batch_size=batch_size,
+        storage_reservation=_torchrec.FixedPercentageStorageReservation(
+            percentage=0.0
+        ),  # `_USABLE` reserves
+        debug=False,
+    )
+    plan, problem = None, None
+    try:
+        plan = planner.plan(net, list(sharders))
+    except _torchrec.PlannerError as error:
+        problem = SpecError(_no_plan(tables, error, hbm_cap or ddr_cap, device, world_size))
+    agree(problem, str(plan), what="sharding plans")
+    return plan
+
+
+def agree(problem: RecMTLError | None, value: str, *, what: str) -> None:
+    """Fail on every rank if any rank has a problem, or if values differ between ranks. Collective.
+
+    TorchRec's own `collective_plan` fails on rank 0 alone and leaves the others waiting for it.
+    """
+    world_size = dist.get_world_size()
+    if world_size > 1:
+        answers: list[Any] = [None] * world_size
+        dist.all_gather_object(answers, (problem, value))
+        problem = problem or next((p for p, _ in answers if p is not None), None)
+        if problem is None and len({v for _, v in answers}) > 1:
+            problem = SpecError(
+                f"The {what} differ between ranks: start every rank with the same spec and data."
+            )
+    if problem is not None:
+        raise problem
+
+
+def plan_in_words(plan: Any, tables: Mapping[str, Table]) -> str:
+    """The plan as a text table: a line for each table, largest first.
+
+    Args:
+        plan: TorchRec's `ShardingPlan`.
+        tables: name inside the collection -> table.
+    """
+    rows = [("table", "rows", "dim", "MB", "sharding", "kernel", "devices")]
+    found = {name: part for module in plan.plan.values() for name, part in module.items()}
+    for inner, table in sorted(
+        tables.items(), key=lambda item: -item[1].num_embeddings * item[1].embedding_dim
+    ):
+        part = found[inner]
+        placements = dict.fromkeys(str(shard.placement) for shard in part.sharding_spec.shards)
+        megabytes = 4 * table.num_embeddings * table.embedding_dim / 1e6
+        size = (f"{table.num_embeddings:,}", str(table.embedding_dim), f"{megabytes:,.1f}")
+        rows.append(
+            (table.name, *size, part.sharding_type, part.compute_kernel, ", ".join(placements))
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    right = {1, 2, 3}
+    lines = [
+        "  ".join(
+            cell.rjust(w) if c in right else cell.ljust(w)
+            for c, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _no_plan(
+    tables: Mapping[str, Table], error: Exception, cap: int, device: torch.device, world_size: int
+) -> str:
+    largest = max(tables.values(), key=lambda table: table.num_embeddings * table.embedding_dim)
+    total = sum(4 * table.num_embeddings * table.embedding_dim for table in tables.values())
+    reason = next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
+    return (
+        f"features: the embedding tables ({total / 2**30:.1f} GiB of weights, the largest is `{largest.name}` with "
+        f"{largest.num_embeddings:,} rows of {largest.embedding_dim}) do not fit {world_size} x {cap / 2**30:.1f} GiB of "
+        f"{device.type} memory ({reason}) Use fewer rows (`hash`, a larger `min_count`), a smaller `dim` or more processes."
+    )

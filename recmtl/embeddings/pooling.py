@@ -1,0 +1,44 @@
+"""What both lookups share: divisors of mean bags, and where a sequence's items stand. Torch only.
+
+Shape letters: B rows, N values of a list column, L sequence length.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recmtl.batch import Ragged
+from recmtl.embeddings.tables import BagFeature
+
+__all__ = ["finish_bag", "positions", "rows_of"]
+
+
+def rows_of(column: Ragged) -> Tensor:
+    """Row number of each value, [N]."""
+    lengths_B = column.lengths_B
+    rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
+    return rows_B.repeat_interleave(lengths_B, output_size=len(column.values_N))
+
+
+def finish_bag(bag: BagFeature, column: Ragged, sum_BE: Tensor) -> Tensor:
+    """The pooled vectors [B, E] from the (weighted) sums: a mean divides by the length, or by the sum of the weights.
+
+    An empty bag, or one whose weights sum to zero, is zero.
+    """
+    if bag.pooling == "sum":
+        return sum_BE
+    if column.weights_N is None:
+        return sum_BE / column.lengths_B.clamp(min=1).unsqueeze(1)
+    zeros_B = column.weights_N.new_zeros(len(column.lengths_B))
+    total_B = zeros_B.index_add(0, rows_of(column), column.weights_N)
+    is_zero_B = total_B == 0
+    return sum_BE * ((~is_zero_B) / torch.where(is_zero_B, 1.0, total_B)).unsqueeze(1)
+
+
+def positions(column: Ragged, max_len: int) -> tuple[Tensor, Tensor]:
+    """Where item l of each row stands in `values_N`, and whether there is one: ([L, B] int64, [L, B] bool)."""
+    lengths_B = column.lengths_B
+    position_L1 = torch.arange(max_len, device=lengths_B.device).unsqueeze(1)
+    starts_B = lengths_B.cumsum(0) - lengths_B
+    return starts_B + position_L1, position_L1 < lengths_B

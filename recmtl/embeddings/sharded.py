@@ -1,0 +1,272 @@
+"""ShardedLookup: ids -> vectors through one TorchRec collection, updated in backward. Used by training.
+
+Shape letters: B rows, F single-valued sparse features, N values, E embedding width, L sequence length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recmtl import _torchrec
+from recmtl.batch import Batch
+from recmtl.embeddings.config import EmbeddingConfig
+from recmtl.embeddings.optim import fuse_optimizer, require_optimizer
+from recmtl.embeddings.plan import Sharding, plan_in_words, plan_tables
+from recmtl.embeddings.pooling import finish_bag, positions
+from recmtl.embeddings.tables import Layout
+
+__all__ = ["Sharded", "ShardedLookup", "initial_rows", "shard"]
+
+_INIT_ROWS = 4096
+"""Rows that are drawn together; part of what a seed means."""
+
+
+class ShardedLookup(nn.Module):
+    """One `EmbeddingBagCollection` for all features: single ids, bags, and sequences as position features.
+
+    It is built on the meta device; `shard` gives it memory. A sequence of up to L items is L features of its table with
+    bags of at most one id, which on CPU is two to three times faster than an unpooled collection.
+
+    Args:
+        layout: features and tables.
+        config: optimizer and initial scale of the tables.
+        seed: initial weights are a function of (seed, table, row) alone.
+    """
+
+    def __init__(self, layout: Layout, config: EmbeddingConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.layout = layout
+        self.config = config
+        self.seed = seed
+        # Inner names are free of what torch refuses in a module's name (dots, `type`, `keys`); users see the tables' own.
+        self.inner = {
+            f"t{i}_{re.sub(r'[^0-9A-Za-z_]', '_', t.name)}": t for i, t in enumerate(layout.tables)
+        }
+        self._pooled = [feature.name for feature in (*layout.single, *layout.bags)]
+        keys_of = {name: [f"{i}"] for i, name in enumerate(self._pooled)}
+        for i, sequence in enumerate(layout.sequences, start=len(keys_of)):
+            keys_of[sequence.name] = [f"{i}.{position}" for position in range(sequence.max_len)]
+        self._keys = [key for keys in keys_of.values() for key in keys]
+        pooled_keys = [key for name in layout.pooled for key in keys_of[name]]
+        self._groups = [pooled_keys] if pooled_keys else []
+        self._groups += [keys_of[sequence.name] for sequence in layout.sequences]
+        self.collection = _torchrec.EmbeddingBagCollection(
+            tables=[
+                _torchrec.EmbeddingBagConfig(
+                    name=inner,
+                    num_embeddings=table.num_embeddings,
+                    embedding_dim=table.embedding_dim,
+                    feature_names=[key for feature in table.features for key in keys_of[feature]],
+                    pooling=_torchrec.PoolingType.SUM,
+                    init_fn=nn.init.zeros_,
+                )
+                for inner, table in self.inner.items()
+            ],
+            is_weighted=layout.is_weighted,
+            device=torch.device("meta"),
+        )
+        fuse_optimizer(self.collection.parameters(), config)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Vectors of every feature in the order of the spec: [B, E], or zero-padded [B, L, E] for a sequence."""
+        layout = self.layout
+        # By name: a sharded collection returns its features in the order of its plan.
+        groups = _torchrec.KeyedTensor.regroup([self.collection(self._jagged(batch))], self._groups)
+        found: dict[str, Tensor] = {}
+        dims = layout.dims
+        if layout.pooled:
+            pooled, *groups = groups
+            widths = [dims[name] for name in layout.pooled]
+            found |= zip(layout.pooled, pooled.split(widths, dim=1), strict=True)
+        for bag in layout.bags:
+            found[bag.name] = finish_bag(bag, batch.bags[bag.name], found[bag.name])
+        for sequence, flat in zip(layout.sequences, groups, strict=True):
+            found[sequence.name] = flat.view(-1, sequence.max_len, dims[sequence.name])
+        return {name: found[name] for name in layout.features}
+
+    def _jagged(self, batch: Batch) -> Any:
+        """The batch as TorchRec's jagged tensor: features in the order of `_keys`, each with B bags."""
+        num_rows = len(batch)
+        values = [batch.ids_FB.flatten()]
+        lengths = [torch.ones_like(values[0])]
+        weights: list[Tensor | None] = [None]
+        for bag in self.layout.bags:
+            column = batch.bags[bag.name]
+            values.append(column.values_N)
+            lengths.append(column.lengths_B)
+            weights.append(column.weights_N if bag.weighted else None)
+        for sequence in self.layout.sequences:
+            column = batch.sequences[sequence.name]
+            index_LB, present_LB = positions(column, sequence.max_len)
+            values.append(column.values_N[index_LB[present_LB]])
+            lengths.append(present_LB.flatten().to(torch.int64))
+            weights.append(None)
+        values_N = torch.cat(values)
+        weights_N = None
+        if self.layout.is_weighted:
+            ones_N = torch.ones_like(values_N, dtype=torch.float32).split([len(v) for v in values])
+            weights_N = torch.cat(
+                [ones if w is None else w for w, ones in zip(weights, ones_N, strict=True)]
+            )
+        return _torchrec.KeyedJaggedTensor(
+            keys=self._keys,
+            values=values_N,
+            lengths=torch.cat(lengths),
+            weights=weights_N,
+            stride=num_rows,
+        )
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Fill this rank's part of every table with its initial weights; optimizer states start at zero."""
+        for key, weight in self.tensors().items():
+            if key.endswith("/weight"):
+                table = key.removeprefix("tables/").removesuffix("/weight")
+                for part in weight.local_shards():
+                    (first, _), (num_rows, _) = (
+                        part.metadata.shard_offsets,
+                        part.metadata.shard_sizes,
+                    )
+                    fill_rows(
+                        part.tensor.detach(),
+                        first,
+                        num_rows,
+                        table,
+                        self.seed,
+                        self.config.init_scale,
+                    )
+
+    def tensors(self) -> dict[str, Any]:
+        """Weights and optimizer states by their logical names, as the sharded tensors they are; writing to them counts.
+
+        Keys are `tables/<table>/weight` and `tables/<table>/optimizer/<state>`.
+        """
+        with _torchrec.quiet():
+            weights = self.collection.state_dict()
+            states = self.collection.fused_optimizer.state_dict()["state"]
+        found: dict[str, Any] = {}
+        for inner, table in self.inner.items():
+            key = f"embedding_bags.{inner}.weight"
+            found[f"tables/{table.name}/weight"] = weights[key]
+            for name, state in states.get(key, {}).items():
+                found[f"tables/{table.name}/optimizer/{name.rpartition('.')[2]}"] = state
+        return found
+
+    def set_step(self, step: int) -> None:
+        """Tell the kernels how many updates were made: Adam corrects its bias by it. Needed after loading."""
+        for module in self.collection.modules():
+            if hasattr(module, "set_optimizer_step") and hasattr(module, "iter"):
+                module.set_optimizer_step(step)
+
+
+class Sharded(NamedTuple):
+    """A net whose tables have memory and a place."""
+
+    net: Any
+    """`DistributedModelParallel` around the net that was given; `.module` is that net."""
+    plan: str
+    """The plan in words."""
+
+
+def shard(
+    net: nn.Module,
+    device: torch.device | str,
+    *,
+    batch_size: int,
+    sharding: Mapping[str, Sharding] | None = None,
+    local_world_size: int | None = None,
+    find_unused_parameters: bool = False,
+) -> Sharded:
+    """Plan the tables of `net`, give them memory and initial weights, and replicate the dense part. Collective.
+
+    The default process group must exist (gloo or nccl), with one rank as well.
+
+    Args:
+        net: a module that contains one `ShardedLookup`.
+        device: of this rank.
+        batch_size: rows of one rank's batch.
+        sharding: table -> sharding that the plan must take.
+        local_world_size: ranks on this machine.
+        find_unused_parameters: True for a tower of which a step may leave a part unused.
+    """
+    device = torch.device(device)
+    lookup = next(module for module in net.modules() if isinstance(module, ShardedLookup))
+    require_optimizer(lookup.config, device)
+    sharders = [_sharder()]
+    if dist.get_world_size() == 1:
+        wrapper = _one_replica()
+    else:
+        wrapper = _torchrec.DefaultDataParallelWrapper(
+            static_graph=False, find_unused_parameters=find_unused_parameters
+        )
+    with _torchrec.quiet():
+        plan = plan_tables(
+            net,
+            sharders,
+            lookup.inner,
+            sharding or {},
+            device,
+            batch_size=batch_size,
+            local_world_size=local_world_size,
+        )
+        parallel = _torchrec.DistributedModelParallel(
+            net, device=device, plan=plan, sharders=sharders, data_parallel_wrapper=wrapper
+        )
+    lookup.initialize()
+    return Sharded(parallel, plan_in_words(plan, lookup.inner))
+
+
+def initial_rows(seed: int, table: str, block: int, dim: int) -> np.ndarray:
+    """Standard normal draws of rows `block` * 4096 and on: a function of its arguments alone, [4096, E] float32."""
+    key = hashlib.blake2b(f"{seed}/{block}/{table}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(
+        np.random.SFC64(np.random.SeedSequence(int.from_bytes(key, "little")))
+    )
+    return generator.standard_normal((_INIT_ROWS, dim), dtype=np.float32)
+
+
+def fill_rows(part: Tensor, first: int, num_rows: int, table: str, seed: int, scale: float) -> None:
+    """Fill `part`, rows `first` and on of `table`, with its initial weights; row 0 of the table is zero."""
+    for block in range(first // _INIT_ROWS, -(-(first + num_rows) // _INIT_ROWS)):
+        start, stop = (
+            max(block * _INIT_ROWS, first),
+            min((block + 1) * _INIT_ROWS, first + num_rows),
+        )
+        drawn = initial_rows(seed, table, block, part.shape[1])[
+            start - block * _INIT_ROWS : stop - block * _INIT_ROWS
+        ]
+        part[start - first : stop - first].copy_(torch.from_numpy(drawn * np.float32(scale)))
+    if first == 0 and num_rows > 0:
+        part[0].zero_()
+
+
+def _sharder() -> Any:
+    """A sharder that offers row-wise tables on CPU too (TorchRec's own hides them there), and fused kernels alone."""
+
+    class FusedSharder(_torchrec.EmbeddingBagCollectionSharder):  # type: ignore[misc]  # its base is Any
+        def sharding_types(self, compute_device_type: str) -> list[str]:
+            return ["table_wise", "row_wise", "table_row_wise"]
+
+        def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+            return ["fused"]
+
+    # An id outside its table would be clamped to row 0 and train it; the data layer never gives one, so fail.
+    return FusedSharder(fused_params={"bounds_check_mode": _torchrec.BoundsCheckMode.FATAL})
+
+
+def _one_replica() -> Any:
+    """No data-parallel wrapper: one rank has nothing to average."""
+
+    class OneReplica(_torchrec.DataParallelWrapper):  # type: ignore[misc]  # its base is Any
+        def wrap(self, dmp: Any, env: Any, device: torch.device) -> None:
+            dmp.module.to(device)
+
+    return OneReplica()
