@@ -17,13 +17,13 @@ NUM_USERS = 5_000
 NUM_ITEMS = 2_000
 NUM_CATEGORIES = 25
 BRANDS_PER_CATEGORY = 8
-TASTE_DIM = 5
+TASTE_DIM = 3
 NUM_DAYS = 30
 DAY_S = 86_400
 DEVICES = ("phone", "tablet", "desktop")
 GENDERS = ("f", "m")
 AGE_BORDERS = (25, 35, 45, 55, 65)
-CTR = 0.10
+CTR = 0.12
 """Mean of p_ctr; the intercept is set to give it in every world."""
 CVR_OF_CLICKS = 0.15
 """Mean of p_cvr over clicks; the intercept is set to give it in every world."""
@@ -92,7 +92,7 @@ class World:
         category_I = rng.integers(0, NUM_CATEGORIES, NUM_ITEMS)
         price_z_I = _standardise(_grouped(rng, category_I, NUM_CATEGORIES, (), shared=0.6))
 
-        taste_UK = _grouped(rng, group_U, num_groups, (TASTE_DIM,), shared=0.4)
+        taste_UK = _grouped(rng, group_U, num_groups, (TASTE_DIM,), shared=0.5)
         buying_UK = _mix(
             taste_UK, _grouped(rng, group_U, num_groups, (TASTE_DIM,), shared=0.6), 0.6
         )
@@ -111,13 +111,13 @@ class World:
             popularity_I=_shares(rng.lognormal(sigma=0.7, size=NUM_ITEMS)),
             price_z_I=price_z_I,
             bias_2U=np.stack(
-                [0.35 * bias_U, 0.35 * _mix(bias_U, rng.standard_normal(NUM_USERS), 0.5)]
+                [0.5 * bias_U, 0.5 * _mix(bias_U, rng.standard_normal(NUM_USERS), 0.5)]
             ),
             bias_2I=np.stack(
-                [0.45 * bias_I, 0.45 * _mix(bias_I, rng.standard_normal(NUM_ITEMS), 0.5)]
+                [0.6 * bias_I, 0.6 * _mix(bias_I, rng.standard_normal(NUM_ITEMS), 0.5)]
             ),
             taste_2UK=np.stack([1.1 * taste_UK, 0.9 * buying_UK]) / np.sqrt(TASTE_DIM),
-            position_IK=_grouped(rng, category_I, NUM_CATEGORIES, (TASTE_DIM,), shared=0.6),
+            position_IK=_grouped(rng, category_I, NUM_CATEGORIES, (TASTE_DIM,), shared=0.8),
             price_reaction_2U=np.stack([0.3 * reaction_U, 0.3 * reaction_U - 0.3]),
             peak_hour_C=rng.uniform(0.0, 24.0, NUM_CATEGORIES),
             intercept_2=np.zeros(2),
