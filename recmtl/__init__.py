@@ -10,12 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recmtl.api import TrainResult, evaluate, score, train
+    from recmtl.api import evaluate, score, train
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
     from recmtl.spec import Spec
-    from recmtl.training import ClickLogDataModule, MultiTaskModule, TorchRecStrategy
+    from recmtl.training import (
+        ClickLogDataModule,
+        MultiTaskModule,
+        TorchRecStrategy,
+        TrainResult,
+    )
 
 __all__ = [
     "BatchScorer",
@@ -43,7 +48,7 @@ _HOME_OF = {
     "RunConfig": "recmtl.config",
     "Spec": "recmtl.spec",
     "TorchRecStrategy": "recmtl.training",
-    "TrainResult": "recmtl.api",
+    "TrainResult": "recmtl.training",
     "evaluate": "recmtl.api",
     "load_spec": "recmtl.config",
     "score": "recmtl.api",

@@ -59,20 +59,17 @@ class Environment:
 
 
 def readme_install(extra: str, wheel: Path) -> list[list[str]]:
-    """The README's `pip install` lines of one row of its install table, for the wheel built here.
+    """The commands of one row of the README's install table, for the wheel built here.
 
-    A block of the README is meant when it installs `recmtl[extra]` (`recmtl` alone for no extra).
+    The row is the one that installs `recmtl[extra]` (`recmtl` alone for no extra).
     """
     wanted = f"recmtl[{extra}]" if extra else "recmtl"
-    for block in re.findall(
-        r"```(?:bash|sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.S
-    ):
-        lines = [shlex.split(line, comments=True) for line in block.splitlines()]
-        installs = [words for words in lines if words[:2] == ["pip", "install"]]
-        if any(wanted in words for words in installs):
-            named = str(wheel) + (f"[{extra}]" if extra else "")
-            return [[named if word == wanted else word for word in words] for words in installs]
-    raise AssertionError(f"README.md has no block with `pip install '{wanted}'`")
+    named = f"{wheel}[{extra}]" if extra else str(wheel)
+    for row in (ROOT / "README.md").read_text().splitlines():
+        commands = [shlex.split(code) for code in re.findall(r"`(pip install [^`]+)`", row)]
+        if any(wanted in words for words in commands):
+            return [[named if word == wanted else word for word in words] for words in commands]
+    raise AssertionError(f"README.md has no row with `pip install '{wanted}'`")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""The public names, frozen: adding one is a decision, removing one needs a deprecation first."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import recmtl
+
+ROOT = Path(__file__).parents[1]
+
+PUBLIC = {
+    "recmtl": """
+        BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
+        TrainResult __version__ evaluate load_spec score train
+    """,
+    "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
+    "recmtl.losses": """
+        binary_nll joint_likelihood log1mexp product_log_odds product_log_prob product_nll
+        squared_error
+    """,
+    "recmtl.tasks": "LossTerms TaskDef TaskSet",
+}
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names_are_frozen(package: str) -> None:
+    assert sorted(importlib.import_module(package).__all__) == PUBLIC[package].split()
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names_exist(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_lazy_names_are_listed_and_kept() -> None:
+    assert set(recmtl.__all__) <= set(dir(recmtl))
+    assert recmtl.load_spec is recmtl.__dict__["load_spec"]
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^module `recmtl` has no attribute `nothing`$"):
+        _ = recmtl.nothing  # type: ignore[attr-defined]
+
+
+def test_changelog_has_a_place_for_what_comes_next() -> None:
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_version_is_one_number() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["version"]["path"] == "recmtl/__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", recmtl.__version__)
