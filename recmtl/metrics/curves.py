@@ -1,0 +1,117 @@
+"""Columns of a plot: reliability and score distribution."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from recmtl._checks import require_positive
+from recmtl.metrics._columns import Floats, TieTable, columns, tie_table
+
+__all__ = ["Histogram", "Reliability", "reliability_bins", "reliability_of", "score_histogram"]
+
+
+class Reliability(NamedTuple):
+    """What was promised and what came, in each bin of equal mass that is not empty."""
+
+    weights: Floats
+    """Weight of the bin's rows (their number without weights)."""
+    mean_probs: Floats
+    """Mean predicted probability."""
+    base_rates: Floats
+    """Share of positives."""
+
+
+def reliability_bins(
+    probs: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, bins: int = 20
+) -> Reliability:
+    """Mean prediction against the share of positives, in bins of equal mass.
+
+    Rows with equal predictions stay together: they all go to the bin that the middle of their mass
+    falls into. A bin whose mass is taken by such a tie is empty and left out.
+
+    Args:
+        probs: probabilities.
+        labels: 0 or 1.
+        weights: sample weights; rows of weight 0 do not count.
+        bins: how many bins.
+
+    Returns:
+        One entry for each bin that is not empty, in ascending order of probability.
+
+    Example:
+        >>> curve = reliability_bins([0.1, 0.2, 0.6, 0.8], [0, 0, 0, 1], bins=2)
+        >>> curve.mean_probs.round(2).tolist(), curve.base_rates.tolist()
+        ([0.15, 0.7], [0.0, 0.5])
+    """
+    require_positive(bins=bins)
+    rows = columns(probs, labels, weights, probs=True)
+    if not len(rows.labels):
+        return Reliability(np.empty(0), np.empty(0), np.empty(0))
+    table = tie_table(rows)
+    return reliability_of(table, table.values_V.astype(np.float64), bins)
+
+
+def reliability_of(table: TieTable, probs_V: Floats, bins: int) -> Reliability:
+    """Reliability of a tie table, each of whose values stands for a probability."""
+    mass_V = table.positives_V + table.negatives_V
+    total = mass_V.sum()
+    twice_middle_V = 2 * np.cumsum(mass_V) - mass_V
+    bin_V = np.minimum(bins * twice_middle_V // (2 * total), bins - 1).astype(np.int64)
+    weight_by_bin = np.bincount(bin_V, mass_V, bins).astype(np.float64)
+    filled = weight_by_bin > 0
+    weights = weight_by_bin[filled]
+    mean_probs = np.bincount(bin_V, mass_V * probs_V, bins)[filled] / weights
+    base_rates = np.bincount(bin_V, table.positives_V, bins)[filled] / weights
+    return Reliability(weights, mean_probs, base_rates)
+
+
+class Histogram(NamedTuple):
+    """How scores are distributed in either class."""
+
+    edges: Floats
+    """Edges of the bins, one more than there are bins."""
+    positives: Floats
+    """Weight of the positive rows in each bin."""
+    negatives: Floats
+    """Weight of the negative rows in each bin."""
+
+
+def score_histogram(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    bins: int = 50,
+    limits: tuple[float, float] | None = None,
+) -> Histogram:
+    """Distribution of the scores of positives and of negatives, in bins of equal width.
+
+    Args:
+        scores: probabilities or logits; logits show more of a rare event.
+        labels: 0 or 1.
+        weights: sample weights; rows of weight 0 do not count.
+        bins: how many bins.
+        limits: first and last edge (default: the smallest and largest score); scores outside are
+            put into the first or last bin.
+
+    Returns:
+        Edges and weights of the bins.
+
+    Example:
+        >>> score_histogram([0.1, 0.2, 0.9], [0, 1, 1], bins=2, limits=(0, 1)).positives.tolist()
+        [1.0, 1.0]
+    """
+    require_positive(bins=bins)
+    rows = columns(scores, labels, weights)
+    if limits is None:
+        some = len(rows.labels) > 0
+        limits = (rows.predictions.min(), rows.predictions.max()) if some else (0.0, 1.0)
+    score_N = rows.predictions.clip(*limits).astype(np.float64)
+    weight_N = np.ones_like(score_N) if rows.weights is None else rows.weights
+    edges = np.histogram_bin_edges(score_N, bins, (float(limits[0]), float(limits[1])))
+    positives = np.histogram(score_N, edges, weights=weight_N * rows.labels)[0]
+    negatives = np.histogram(score_N, edges, weights=weight_N * (1 - rows.labels))[0]
+    return Histogram(edges, positives, negatives)
