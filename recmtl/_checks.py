@@ -6,7 +6,15 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["require_fraction", "require_one_of", "require_positive", "require_widths", "suggest"]
+__all__ = [
+    "require_fraction",
+    "require_not_empty",
+    "require_not_negative",
+    "require_one_of",
+    "require_positive",
+    "require_widths",
+    "suggest",
+]
 
 
 def require_positive(**values: int) -> None:
@@ -24,6 +32,20 @@ def require_widths(**values: Sequence[int]) -> None:
                 raise ValueError(f"`{name}` must hold positive integers, got {list(widths)!r}.")
 
 
+def require_not_negative(**values: int) -> None:
+    """Require every value to be an integer of at least 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"`{name}` must be an integer of at least 0, got {value!r}.")
+
+
+def require_not_empty(**values: Sequence[int]) -> None:
+    """Require every sequence to hold something."""
+    for name, value in values.items():
+        if not value:
+            raise ValueError(f"`{name}` must hold at least one entry, got none.")
+
+
 def require_fraction(**values: float) -> None:
     """Require every value to lie in [0, 1)."""
     for name, value in values.items():
@@ -36,7 +58,8 @@ def require_one_of(allowed: Sequence[str], **values: str) -> None:
     for name, value in values.items():
         if value not in allowed:
             listed = ", ".join(f"`{a}`" for a in allowed)
-            raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.{suggest(value, allowed)}")
+            near = suggest(value, allowed)
+            raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.{near}")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,177 @@
+"""The one place where experts are computed: equal networks, held side by side and run together.
+
+Shape letters: B rows, D input width, T tasks, M experts of each task, S shared experts,
+E = T * M + S all experts, G inputs, I and O a layer's input and output width, H expert width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ExpertBank", "ExpertRef", "uniform_"]
+
+
+class ExpertRef(NamedTuple):
+    """Where one expert's weights are, and which tasks it serves.
+
+    Attributes:
+        name: for people, as in ``click 1`` or ``shared 2``.
+        level: 1 for experts that read the tower's input.
+        tasks: the tasks whose logits this expert can move.
+        parameters: (state key, index) of its weights; ``parameter[index]`` is this expert's part.
+    """
+
+    name: str
+    level: int
+    tasks: tuple[str, ...]
+    parameters: tuple[tuple[str, int], ...]
+
+
+class ExpertBank(nn.Module):
+    """E equal MLPs with ReLU after every layer, in the order [task 1's ... task T's; shared].
+
+    The first layer of experts that read the same input is one wide matrix product; every other
+    layer is one batched product. Experts of a task are stored under its name, ``(M, I, O)`` a
+    layer, so that keys survive adding and reordering tasks; shared ones are packed, ``(S, I, O)``.
+
+    Shape: ``(B, D)`` or ``(B, G, D)`` -> ``(B, E, H)``; the strides are not promised.
+
+    Example:
+        >>> bank = ExpertBank(4, (8, 6), tasks=("click", "buy"), num_task_experts=2)
+        >>> bank(torch.zeros(3, 4)).shape
+        torch.Size([3, 4, 6])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        widths: Sequence[int],
+        *,
+        tasks: Sequence[str] = (),
+        num_task_experts: int = 0,
+        num_shared_experts: int = 0,
+        dropout: float = 0.0,
+        own_inputs: bool = False,
+    ) -> None:
+        """Build it.
+
+        Args:
+            in_dim: width D of the input.
+            widths: layer widths, at least one; the last one is H.
+            tasks: names of the tasks that own experts.
+            num_task_experts: experts M of each task.
+            num_shared_experts: experts S that belong to no task.
+            dropout: share of units dropped after each layer.
+            own_inputs: True: the input is ``(B, G, D)``, one for each task and, where there are
+                shared experts, a last one for those; False: all read ``(B, D)``.
+        """
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.num_tasks = len(self.tasks)
+        self.num_task_experts = num_task_experts
+        self.num_shared_experts = num_shared_experts
+        self.num_experts = self.num_tasks * num_task_experts + num_shared_experts
+        self.own_inputs = own_inputs
+        owners = self.tasks if num_task_experts else ()
+        sizes = [in_dim, *widths]
+        self.layers = nn.ModuleList(
+            _ExpertLayer(i, o, owners, num_task_experts, num_shared_experts)
+            for i, o in pairwise(sizes)
+        )
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of all experts, ``(B, E, H)``."""
+        out_EBO = self._spread(x) if self.own_inputs else self._first_layer(x)
+        for layer in list(self.layers)[0 if self.own_inputs else 1 :]:
+            weight_EIO, bias_EO = layer()
+            out_EBO = torch.baddbmm(bias_EO.unsqueeze(1), out_EBO, weight_EIO)
+            out_EBO = self.dropout(out_EBO.relu_())
+        return out_EBO.transpose(0, 1)
+
+    def _first_layer(self, x_BD: Tensor) -> Tensor:
+        """All experts on the same rows: one product with their weights side by side."""
+        weight_EIO, bias_EO = self.layers[0]()
+        wide = torch.addmm(bias_EO.flatten(), x_BD, weight_EIO.transpose(0, 1).flatten(1))
+        kept: Tensor = self.dropout(wide.relu_())
+        return kept.view(-1, self.num_experts, bias_EO.shape[1]).transpose(0, 1)
+
+    def _spread(self, x_BGD: Tensor) -> Tensor:
+        """Each expert's input, ``(E, B, D)``."""
+        x_GBD, parts = x_BGD.transpose(0, 1), []
+        if self.num_task_experts == 1:
+            parts.append(x_GBD[: self.num_tasks])
+        elif self.num_task_experts:
+            x_T1BD = x_GBD[: self.num_tasks].unsqueeze(1)
+            parts.append(x_T1BD.expand(-1, self.num_task_experts, -1, -1).flatten(0, 1))
+        if self.num_shared_experts:
+            parts.append(x_GBD[self.num_tasks :].expand(self.num_shared_experts, -1, -1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def refs(self, prefix: str, *, level: int = 1, mixed: bool = False) -> Iterator[ExpertRef]:
+        """Where each expert's weights are, in the order of the outputs.
+
+        Args:
+            prefix: the bank's name in the tower, as in ``experts``.
+            level: level of the bank in the tower.
+            mixed: whether a task's own experts reach the other tasks at a later level.
+        """
+        for task in self.tasks if self.num_task_experts else ():
+            for i in range(self.num_task_experts):
+                keys = [f"{prefix}.{at}" for at in self._keys(f"task_weight.{task}")]
+                keys += [f"{prefix}.{at}" for at in self._keys(f"task_bias.{task}")]
+                reached = self.tasks if mixed else (task,)
+                yield ExpertRef(f"{task} {i + 1}", level, reached, tuple((k, i) for k in keys))
+        for i in range(self.num_shared_experts):
+            keys = [f"{prefix}.{at}" for at in self._keys("shared_weight")]
+            keys += [f"{prefix}.{at}" for at in self._keys("shared_bias")]
+            yield ExpertRef(f"shared {i + 1}", level, self.tasks, tuple((k, i) for k in keys))
+
+    def _keys(self, name: str) -> list[str]:
+        return [f"layers.{i}.{name}" for i in range(len(self.layers))]
+
+
+class _ExpertLayer(nn.Module):
+    """One layer of all experts: weights ``(E, I, O)`` and biases ``(E, O)``, kept by owner."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, tasks: Sequence[str], num_task: int, num_shared: int
+    ) -> None:
+        super().__init__()
+        self.task_weight = nn.ParameterDict(
+            {task: _hidden_weight(num_task, in_dim, out_dim) for task in tasks}
+        )
+        self.task_bias = nn.ParameterDict(
+            {task: nn.Parameter(torch.zeros(num_task, out_dim)) for task in tasks}
+        )
+        self.has_shared = num_shared > 0
+        if self.has_shared:
+            self.shared_weight = _hidden_weight(num_shared, in_dim, out_dim)
+            self.shared_bias = nn.Parameter(torch.zeros(num_shared, out_dim))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Weights ``(E, I, O)`` and biases ``(E, O)`` of all experts, in the bank's order."""
+        weights, biases = list(self.task_weight.values()), list(self.task_bias.values())
+        if self.has_shared:
+            weights.append(self.shared_weight)
+            biases.append(self.shared_bias)
+        if len(weights) == 1:
+            return weights[0], biases[0]
+        return torch.cat(weights), torch.cat(biases)
+
+
+def uniform_(weight: Tensor, *, fan_in: int, gain: float = 1.0) -> nn.Parameter:
+    """A parameter drawn uniformly within gain / sqrt(fan_in), as `torch.nn.Linear` does."""
+    bound = gain / math.sqrt(fan_in)
+    return nn.Parameter(weight.uniform_(-bound, bound))
+
+
+def _hidden_weight(count: int, in_dim: int, out_dim: int) -> nn.Parameter:
+    """He-uniform for ReLU: each expert's fan-in is its own input width, each draw its own."""
+    return uniform_(torch.empty(count, in_dim, out_dim), fan_in=in_dim, gain=math.sqrt(6.0))

@@ -1,0 +1,384 @@
+"""Gates, heads and what all towers have in common.
+
+Shape letters: B rows, D input width, T tasks, M experts of each task, S shared experts,
+E = T * M + S all experts, G gates, H hidden width, O logits of all tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from recmtl._checks import suggest
+from recmtl.towers.expert_bank import ExpertBank, ExpertRef, uniform_
+from recmtl.towers.inputs import InputDims, TaskSlot, input_width, task_slots
+
+__all__ = ["GateBank", "HeadBank", "Tower", "expert_statistics", "named_gates"]
+
+
+class Tower(nn.Module):
+    """What every tower of this package has: its arguments, its heads and the hooks around them.
+
+    A tower of your own need not inherit from it; `recmtl.testing.assert_tower_ok` says what counts.
+
+    Attributes:
+        config: the tower's frozen config.
+        in_dim: as given.
+        tasks: one slot a task, in the order of the logits.
+        requires: what it needs beyond the vector ``x_BD`` (fields of `TowerInput`).
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    heads: HeadBank
+
+    def __init__(
+        self, config: Any, *, in_dim: int | InputDims, tasks: Sequence[str | TaskSlot]
+    ) -> None:
+        """Keep the arguments.
+
+        Args:
+            config: the tower's frozen config.
+            in_dim: width D of the input vector, or the sizes of a `TowerInput`.
+            tasks: task names, or slots.
+        """
+        super().__init__()
+        self.config = config
+        self.in_dim = in_dim
+        self.tasks = task_slots(tasks)
+
+    @property
+    def width(self) -> int:
+        """Width D of the input vector."""
+        return input_width(self.in_dim)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(slot.name for slot in self.tasks)
+
+    def set_base_rates(self, rates: Mapping[str, float]) -> None:
+        """Let heads start at known rates: the last bias of each named task becomes its logit.
+
+        Args:
+            rates: task -> share of positives, clipped to [1e-6, 1 - 1e-6]; not all tasks need one.
+        """
+        self.heads.set_base_rates(rates)
+
+    def explain(self, x_BD: Tensor) -> dict[str, Tensor]:
+        """Gates and expert statistics of a batch, without gradient; `forward` is not changed.
+
+        Args:
+            x_BD: what `forward` takes.
+
+        Returns:
+            ``gates/<task>``: ``(B, E)`` weights over all experts, 0 for those the task does not
+            read; ``experts/mean``, ``experts/std`` and ``experts/zero_share`` (share of activations
+            that are exactly 0): ``(E,)``, over rows and units. Experts are in the order of
+            `expert_refs`. Levels below the last have the prefix ``level_<l>/``.
+        """
+        raise NotImplementedError
+
+    def expert_refs(self) -> tuple[ExpertRef, ...]:
+        """Each expert's name, tasks and weights; the last level's in the order of `explain`."""
+        return ()
+
+
+class GateBank(nn.Module):
+    """Softmax gates of all tasks, and a shared one where asked for, as one matrix product.
+
+    A task's gate weighs its own experts, then the shared ones; the shared gate weighs all experts
+    [task 1's ... task T's; shared]. Columns that belong to a task are stored under its name.
+
+    Shape: ``(B, D)`` or ``(B, G, D)`` -> ``(B, G, E)``: weights over all experts, exactly 0 for
+        those a task does not read; each row sums to 1.
+
+    Example:
+        >>> gates = GateBank(("click", "buy"), 4, num_task_experts=1, num_shared_experts=1)
+        >>> gates(torch.zeros(1, 4))
+        tensor([[[0.5000, 0.0000, 0.5000],
+                 [0.0000, 0.5000, 0.5000]]], grad_fn=<CatBackward0>)
+    """
+
+    own_TT1: Tensor
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        in_dim: int,
+        *,
+        num_task_experts: int = 0,
+        num_shared_experts: int = 0,
+        widths: Sequence[int] = (),
+        bias: bool = False,
+        shared_gate: bool = False,
+        own_inputs: bool = False,
+    ) -> None:
+        """Build it.
+
+        Args:
+            tasks: names of the tasks.
+            in_dim: width D of the input.
+            num_task_experts: experts M of each task.
+            num_shared_experts: experts S that every task reads.
+            widths: hidden widths of each gate; none for linear gates.
+            bias: whether the last layer has one.
+            shared_gate: whether there is a shared gate after the tasks' gates.
+            own_inputs: True: the input is ``(B, G, D)``, one for each gate.
+        """
+        super().__init__()
+        self.num_tasks = len(tasks)
+        self.num_task_experts = num_task_experts
+        self.num_read = num_task_experts + num_shared_experts
+        self.own_inputs = own_inputs or bool(widths)
+        self.hidden = (
+            ExpertBank(
+                in_dim,
+                widths,
+                tasks=tasks,
+                num_task_experts=1,
+                num_shared_experts=int(shared_gate),
+                own_inputs=own_inputs,
+            )
+            if widths
+            else nn.Identity()
+        )
+        last_dim = widths[-1] if widths else in_dim
+        self.task = _Columns(last_dim, dict.fromkeys(tasks, self.num_read), bias=bias)
+        # Columns of the shared gate over a task's experts stand under that task's name.
+        self.shared = (
+            _Columns(
+                last_dim,
+                dict.fromkeys(tasks, num_task_experts),
+                rest=num_shared_experts,
+                bias=bias,
+            )
+            if shared_gate
+            else None
+        )
+        self.register_buffer("own_TT1", torch.eye(self.num_tasks).unsqueeze(-1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weights of all gates over all experts, ``(B, G, E)``."""
+        task_BTN, shared_BE = self._logits(self.hidden(x))
+        weight_BTE = self._over_all_experts(task_BTN.softmax(dim=-1))
+        if shared_BE is None:
+            return weight_BTE
+        return torch.cat([weight_BTE, shared_BE.softmax(dim=-1).unsqueeze(1)], dim=1)
+
+    def _logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        num_tasks, num_read = self.num_tasks, self.num_read
+        if self.own_inputs:
+            weight_TDN, bias_TN = self.task.stacked()
+            task_TBN = torch.bmm(x[:, :num_tasks].transpose(0, 1), weight_TDN)
+            task_BTN = task_TBN.transpose(0, 1)
+            if bias_TN is not None:
+                task_BTN = task_BTN + bias_TN
+            if self.shared is None:
+                return task_BTN, None
+            return task_BTN, _affine(x[:, num_tasks], *self.shared.joined())
+        if self.shared is None:
+            return _affine(x, *self.task.joined()).view(-1, num_tasks, num_read), None
+        own, shared = self.task.joined(), self.shared.joined()
+        weight, bias = torch.cat([own[0], shared[0]], dim=1), _cat(own[1], shared[1])
+        logits = _affine(x, weight, bias)
+        task_BN = logits[:, : num_tasks * num_read]
+        return task_BN.reshape(-1, num_tasks, num_read), logits[:, num_tasks * num_read :]
+
+    def _over_all_experts(self, weight_BTN: Tensor) -> Tensor:
+        if self.num_task_experts == 0 or self.num_tasks == 1:
+            return weight_BTN
+        num_own = self.num_task_experts
+        own_BTM, shared_BTS = weight_BTN[..., :num_own], weight_BTN[..., num_own:]
+        own_BTE = (own_BTM.unsqueeze(2) * self.own_TT1).flatten(2)
+        return torch.cat([own_BTE, shared_BTS], dim=-1)
+
+
+class HeadBank(nn.Module):
+    """One MLP a task, all run together: hidden layers with ReLU, then a linear layer to its logits.
+
+    Shape: ``(B, T, D)`` or ``(B, D)`` -> ``(B, O)`` logits, O = sum of outputs, in task order.
+
+    Example:
+        >>> heads = HeadBank((TaskSlot("click"), TaskSlot("stars", outputs=5)), 4, (8,))
+        >>> heads(torch.zeros(3, 2, 4)).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[TaskSlot],
+        in_dim: int,
+        widths: Sequence[int] = (),
+        *,
+        dropout: float = 0.0,
+        own_inputs: bool = True,
+    ) -> None:
+        """Build it.
+
+        Args:
+            slots: the tasks; `outputs` may differ.
+            in_dim: width D of a head's input.
+            widths: hidden widths of each head, possibly none.
+            dropout: share of units dropped after each hidden layer.
+            own_inputs: True: the input is ``(B, T, D)``, one for each head; False: ``(B, D)``.
+        """
+        super().__init__()
+        self.slots = tuple(slots)
+        self.own_inputs = own_inputs or bool(widths)
+        self.hidden = (
+            ExpertBank(
+                in_dim,
+                widths,
+                tasks=[slot.name for slot in slots],
+                num_task_experts=1,
+                dropout=dropout,
+                own_inputs=own_inputs,
+            )
+            if widths
+            else nn.Identity()
+        )
+        last_dim = widths[-1] if widths else in_dim
+        self.last = _Columns(last_dim, {slot.name: slot.outputs for slot in slots}, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of all tasks, ``(B, O)``."""
+        return self.logits(self.hidden(x))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The last layer alone, on the hidden layers' outputs."""
+        if not self.own_inputs:
+            return _affine(hidden, *self.last.joined())
+        weight_TDN, bias_TN = self.last.stacked()
+        assert bias_TN is not None
+        padded_TBN = torch.baddbmm(bias_TN.unsqueeze(1), hidden.transpose(0, 1), weight_TDN)
+        return self.last.unpadded(padded_TBN.transpose(0, 1))
+
+    def set_base_rates(self, rates: Mapping[str, float]) -> None:
+        """Set the last bias of each named task to the logit of its rate (see `Tower`)."""
+        outputs = {slot.name: slot.outputs for slot in self.slots}
+        problems = list(_rate_problems(rates, outputs))
+        if problems:
+            raise ValueError("\n".join(problems))
+        with torch.no_grad():
+            for task, rate in rates.items():
+                clipped = min(max(float(rate), 1e-6), 1.0 - 1e-6)
+                self.last.bias_of(task).fill_(math.log(clipped) - math.log1p(-clipped))
+
+
+class _Columns(nn.Module):
+    """Output columns of one linear layer, kept under the name of the task they belong to.
+
+    Args:
+        in_dim: width D of the input.
+        outputs: task -> number N of its columns, in order.
+        rest: number of columns after all tasks' that belong to none.
+        bias: whether there is one.
+    """
+
+    columns: Tensor
+
+    def __init__(
+        self, in_dim: int, outputs: Mapping[str, int], *, rest: int = 0, bias: bool
+    ) -> None:
+        super().__init__()
+        self.widest = max(outputs.values())
+        self.is_even = min(outputs.values()) == self.widest
+        owned = {task: count for task, count in outputs.items() if count}
+        self.task_weight = nn.ParameterDict(
+            {t: uniform_(torch.empty(in_dim, n), fan_in=in_dim) for t, n in owned.items()}
+        )
+        self.task_bias = nn.ParameterDict(
+            {t: nn.Parameter(torch.zeros(n)) for t, n in owned.items()} if bias else {}
+        )
+        self.has_rest, self.has_bias = rest > 0, bias
+        if rest:
+            self.rest_weight = uniform_(torch.empty(in_dim, rest), fan_in=in_dim)
+            if bias:
+                self.rest_bias = nn.Parameter(torch.zeros(rest))
+        kept = [
+            t * self.widest + n for t, count in enumerate(outputs.values()) for n in range(count)
+        ]
+        self.register_buffer("columns", torch.tensor(kept, dtype=torch.long), persistent=False)
+
+    def joined(self) -> tuple[Tensor, Tensor | None]:
+        """Weight ``(D, sum of N)`` and bias of all columns side by side."""
+        weights, biases = list(self.task_weight.values()), list(self.task_bias.values())
+        if self.has_rest:
+            weights.append(self.rest_weight)
+            if self.has_bias:
+                biases.append(self.rest_bias)
+        weight = torch.cat(weights, dim=1)
+        return weight, torch.cat(biases) if self.has_bias else None
+
+    def stacked(self) -> tuple[Tensor, Tensor | None]:
+        """Weight ``(T, D, N)`` and bias ``(T, N)``, padded with zeros to the widest task."""
+        weights, biases = list(self.task_weight.values()), list(self.task_bias.values())
+        if not self.is_even:
+            weights = [nn.functional.pad(w, (0, self.widest - w.shape[1])) for w in weights]
+            biases = [nn.functional.pad(b, (0, self.widest - b.shape[0])) for b in biases]
+        return torch.stack(weights), torch.stack(biases) if self.has_bias else None
+
+    def unpadded(self, padded_BTN: Tensor) -> Tensor:
+        """``(B, T, N)`` of padded columns -> ``(B, sum of N)``."""
+        flat = padded_BTN.flatten(1)
+        return flat if self.is_even else flat.index_select(1, self.columns)
+
+    def bias_of(self, task: str) -> nn.Parameter:
+        """The task's bias."""
+        bias: nn.Parameter = self.task_bias[task]
+        return bias
+
+
+def _affine(x_BD: Tensor, weight_DN: Tensor, bias_N: Tensor | None) -> Tensor:
+    return x_BD @ weight_DN if bias_N is None else torch.addmm(bias_N, x_BD, weight_DN)
+
+
+def _cat(own_N: Tensor | None, shared_N: Tensor | None) -> Tensor | None:
+    return None if own_N is None or shared_N is None else torch.cat([own_N, shared_N])
+
+
+def _rate_problems(rates: Mapping[str, float], outputs: Mapping[str, int]) -> Iterator[str]:
+    for task, rate in rates.items():
+        if task not in outputs:
+            listed = ", ".join(f"`{name}`" for name in outputs)
+            yield f"base rate of unknown task `{task}`; tasks are {listed}.{suggest(task, outputs)}"
+        elif outputs[task] != 1:
+            yield f"task `{task}` has {outputs[task]} logits; a base rate is for a task with one."
+        elif not 0.0 <= rate <= 1.0:
+            yield f"base rate of task `{task}` must lie between 0 and 1, got {rate!r}."
+
+
+def named_gates(tasks: Sequence[str], weight_BGE: Tensor, *, prefix: str = "") -> dict[str, Tensor]:
+    """Entries of `Tower.explain` for the weights of a `GateBank`.
+
+    Args:
+        tasks: names of the tasks, in the order of the gates.
+        weight_BGE: the bank's output; a gate beyond the tasks' is the shared one.
+        prefix: what stands before each key.
+    """
+    gates = {f"{prefix}gates/{task}": weight_BGE[:, t] for t, task in enumerate(tasks)}
+    if weight_BGE.shape[1] > len(tasks):
+        gates[f"{prefix}shared_gate"] = weight_BGE[:, len(tasks)]
+    return gates
+
+
+def expert_statistics(expert_BEH: Tensor, *, prefix: str = "") -> dict[str, Tensor]:
+    """Entries of `Tower.explain` for the outputs of an `ExpertBank`.
+
+    Args:
+        expert_BEH: the bank's output.
+        prefix: what stands before each key.
+
+    Example:
+        >>> {k: v.tolist() for k, v in expert_statistics(torch.tensor([[[0.0, 2.0]]])).items()}
+        {'experts/mean': [1.0], 'experts/std': [1.0], 'experts/zero_share': [0.5]}
+    """
+    return {
+        f"{prefix}experts/mean": expert_BEH.mean(dim=(0, 2)),
+        f"{prefix}experts/std": expert_BEH.std(dim=(0, 2), correction=0),
+        f"{prefix}experts/zero_share": (expert_BEH == 0).to(expert_BEH.dtype).mean(dim=(0, 2)),
+    }
