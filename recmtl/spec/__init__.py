@@ -1,15 +1,17 @@
 """Feature specs: text -> frozen typed objects."""
 
-from recmtl.spec._base import StrictModel
+from recmtl.spec._base import Problem, StrictModel
 from recmtl.spec.data import DataSpec, SplitByKey, SplitByTime
 from recmtl.spec.features import DenseFeature, Feature, SequenceFeature, SparseFeature, Vocab
 from recmtl.spec.spec import Spec
 from recmtl.spec.tasks import Task
+from recmtl.spec.yaml_loader import load_yaml, parse_yaml
 
 __all__ = [
     "DataSpec",
     "DenseFeature",
     "Feature",
+    "Problem",
     "SequenceFeature",
     "SparseFeature",
     "Spec",
@@ -18,4 +20,6 @@ __all__ = [
     "StrictModel",
     "Task",
     "Vocab",
+    "load_yaml",
+    "parse_yaml",
 ]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from recmtl.spec._base import StrictModel
 
-__all__ = ["DataSpec", "SplitByKey", "SplitByTime"]
+__all__ = ["Column", "DataSpec", "SplitByKey", "SplitByTime"]
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|TiB)")
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+Column = Annotated[str, Field(min_length=1)]
+"""Name of a column of the log."""
 
 
 class SplitByKey(StrictModel):
@@ -19,7 +23,7 @@ class SplitByKey(StrictModel):
 
     fraction: float = Field(gt=0, lt=1)
     """Share of the keys (about that share of the rows) that validates."""
-    by: str
+    by: Column
     """Column of the key, for example `user_id`."""
 
 
@@ -28,40 +32,62 @@ class SplitByTime(StrictModel):
 
     last: float = Field(gt=0, lt=1)
     """Share of the rows that validates: those with the largest values of `by`."""
-    by: str
+    by: Column
     """Column of the time: an integer, a float, a date or a datetime."""
+
+
+def _split(value: Any) -> str:
+    if isinstance(value, SplitByTime) or (isinstance(value, dict) and "last" in value):
+        return "time"
+    return "key" if isinstance(value, SplitByKey | dict) else "path"
 
 
 class DataSpec(StrictModel):
     """Where the rows are and what is read beside features and labels."""
 
-    train: str
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"request", "sample", "sampled", "scenario", "time"}
+    )
+
+    train: Column
     """Parquet file, glob or folder, relative to `--data` (default: the folder of the spec)."""
-    valid: str | SplitByKey | SplitByTime | None = None
-    """Validation rows: a file, glob or folder, `{fraction: 0.1, by: user_id}`, or `{last: 0.1, by: ts}`. Without it there
-    is no validation, and the last checkpoint is the best one."""
-    weight: str | None = None
+    valid: (
+        Annotated[
+            Annotated[Column, Tag("path")]
+            | Annotated[SplitByKey, Tag("key")]
+            | Annotated[SplitByTime, Tag("time")],
+            Discriminator(_split),
+        ]
+        | None
+    ) = None
+    """Validation rows: a file, glob or folder, `{fraction: 0.1, by: user_id}`, or `{last: 0.1, by:
+    ts}`. Without it there is no validation, and the last checkpoint is the best one."""
+    weight: Column | None = None
     """Column of sample weights (finite, not negative)."""
-    group_by: str | None = None
+    group_by: Column | None = None
     """Column whose groups GAUC averages over, for example `user_id`."""
-    segments: tuple[str, ...] = ()
+    segments: tuple[Column, ...] = ()
     """Columns for whose values metrics are given separately."""
-    keep: tuple[str, ...] = ()
+    keep: tuple[Column, ...] = ()
     """Columns that scoring copies to its output."""
     memory: str = "1GiB"
     """Budget of shuffle pools, prefetch and fitting, such as `512MiB` or `4GiB`."""
-    accept_leaks: tuple[str, ...] = ()
-    """Columns that the leakage check reports but does not refuse."""
+    accept_leaks: tuple[Column, ...] = ()
+    """Features that the leakage check reports but does not refuse."""
 
     @field_validator("memory")
     @classmethod
     def _memory_is_a_size(cls, memory: str) -> str:
-        if _MEMORY.fullmatch(memory) is None:
-            raise ValueError("must be a number and a unit, such as 512MiB or 4GiB")
+        found = _MEMORY.fullmatch(memory)
+        if found is None or float(found[1]) == 0:
+            raise ValueError(
+                f"must be a number and a unit, such as `512MiB` or `4GiB`, got the string `{memory}`."
+            )
         return memory
 
     @property
     def memory_bytes(self) -> int:
         """`memory` in bytes."""
-        number, unit = _MEMORY.fullmatch(self.memory).groups()  # type: ignore[union-attr]  # validated above
-        return int(float(number) * _UNITS[unit])
+        found = _MEMORY.fullmatch(self.memory)
+        assert found is not None  # validated above
+        return int(float(found[1]) * _UNITS[found[2]])

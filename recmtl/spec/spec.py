@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from recmtl.spec._base import StrictModel
-from recmtl.spec.data import DataSpec
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from recmtl.spec._base import Problem, StrictModel
+from recmtl.spec.checks import column_problems, feature_problems, task_problems
+from recmtl.spec.data import Column, DataSpec
 from recmtl.spec.features import DenseFeature, Feature, SequenceFeature, SparseFeature
 from recmtl.spec.tasks import Task
 
@@ -13,11 +17,21 @@ __all__ = ["Spec"]
 class Spec(StrictModel):
     """What the data is: rows, features and tasks. Encoders need this part alone."""
 
-    name: str
+    reserved: ClassVar[frozenset[str]] = frozenset({"type: vector"})
+
+    name: Column
     """Name of the spec; it is shown in reports."""
     data: DataSpec
+    """Where the rows are and what is read beside features and labels."""
     features: tuple[Feature, ...]
+    """What the model may look at; each feature is one column."""
     tasks: tuple[Task, ...]
+    """What is predicted; the order is that of logits and output columns."""
+
+    @classmethod
+    def problems(cls, data: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong between features, tasks and columns."""
+        return [*feature_problems(data), *task_problems(data), *column_problems(data)]
 
     @property
     def sparse(self) -> tuple[SparseFeature, ...]:
@@ -36,7 +50,8 @@ class Spec(StrictModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Label and condition columns of all tasks, each once, in the order of the tasks (`Batch.labels_BK`)."""
+        """Label and condition columns of all tasks, each once, in the order of the tasks
+        (`Batch.labels_BK`)."""
         columns = [c for task in self.tasks for c in (task.label, task.given) if c is not None]
         return tuple(dict.fromkeys(columns))
 

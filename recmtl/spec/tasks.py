@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from recmtl.spec._base import StrictModel
+from recmtl.spec.data import Column
 
 __all__ = ["Task"]
 
@@ -17,15 +18,21 @@ class Task(StrictModel):
     A row is observed for a task where `given` is 1 and the label is not null.
     """
 
-    name: str
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"after", "calibration", "classes", "group", "loss", "matured"}
+        | {"kind: hazard", "kind: multiclass", "kind: ordinal"}
+    )
+
+    name: Column
     """Name of the outcome, an identifier: metrics and output columns are called after it."""
-    label: str
+    label: Column
     """Column of the outcome: 0 or 1 (or a boolean), a number for `kind: regression`."""
     kind: Literal["binary", "regression"] = "binary"
     """`binary` predicts a probability, `regression` a number."""
-    given: str | None = None
-    """Label column of the condition: the task is observed only where it is 1 (conversion given click)."""
-    product_of: tuple[str, ...] | None = None
-    """Tasks whose probabilities multiply to this one's: the task has no head of its own."""
+    given: Column | None = None
+    """Column of the condition: the task is observed only where it is 1 (conversion given click)."""
+    product_of: tuple[Column, ...] | None = None
+    """Binary tasks, at least two, whose probabilities multiply to this one's: the task has no head
+    of its own."""
     weight: float = Field(default=1.0, ge=0)
     """Factor of the task's terms in the loss."""

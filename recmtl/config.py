@@ -1,0 +1,302 @@
+"""RunConfig: one YAML file that says everything about a run. The Spec, and each component's own config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from recmtl._checks import suggest
+from recmtl.embeddings.config import EmbeddingConfig
+from recmtl.spec import Problem, Spec, StrictModel
+from recmtl.spec.checks import entries, text
+from recmtl.spec.dump import to_yaml
+from recmtl.spec.schema import editor_schema
+from recmtl.spec.yaml_loader import load_yaml
+from recmtl.towers import TowerConfig
+
+__all__ = [
+    "ObjectiveConfig",
+    "RunConfig",
+    "TrainConfig",
+    "dump_yaml",
+    "fingerprint",
+    "json_schema",
+    "load_spec",
+]
+
+_BETTER: Mapping[str, Mapping[str, Literal["max", "min"]]] = {
+    "binary": {"auc": "max", "gauc": "max", "logloss": "min", "ne": "min", "ece": "min"},
+    "regression": {"rmse": "min", "mae": "min"},
+}
+"""Metrics that can be monitored, and which way is better, by kind of task."""
+
+_REFUSED_PRECISION = {
+    "16": "scaled fp16 gradients would reach the tables unscaled, and a step that is skipped would still move them",
+    "true": "tables are stored and updated in fp32",
+}
+_REFUSED_SHARDING = {
+    "data_parallel": "it leaves the fused update in silence, and the table would not train",
+    "column_wise": "row-wise Adagrad would keep another state for each column shard",
+    "table_column_wise": "row-wise Adagrad would keep another state for each column shard",
+    "grid_shard": "it gives sums where means are asked for",
+}
+
+
+def _refuse_sharding(kind: Any) -> Any:
+    if isinstance(kind, str) and kind in _REFUSED_SHARDING:
+        allowed = "`table_wise`, `row_wise` or `table_row_wise`"
+        raise ValueError(f"must be {allowed}, got `{kind}`: {_REFUSED_SHARDING[kind]}.")
+    return kind
+
+
+Sharding = Annotated[
+    Literal["table_wise", "row_wise", "table_row_wise"], BeforeValidator(_refuse_sharding)
+]
+"""How a table is spread over processes."""
+
+
+class ObjectiveConfig(StrictModel):
+    """Which tasks carry loss."""
+
+    kind: Literal["tasks", "entire_space"] = "tasks"
+    """`tasks`: every task without `product_of`, on the rows where it is observed. `entire_space`:
+    products carry loss, and a conditional task that is a factor of a product learns through the
+    product alone, as in ESMM."""
+
+
+class TrainConfig(StrictModel):
+    """How the model is trained."""
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"compile", "devices", "warmup"})
+
+    batch_size: int = Field(default=4096, ge=1)
+    """Rows of a global batch, over all processes; a multiple of `streams`."""
+    epochs: int = Field(default=1, ge=1)
+    """How often the training rows are read."""
+    lr: float = Field(default=0.001, gt=0)
+    """Learning rate of the dense parameters; that of the tables is `embedding.lr`."""
+    optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"
+    """Optimizer of the dense parameters; that of the tables is `embedding.optimizer`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of the dense parameters; tables have `embedding.l2`."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient of all dense parameters together; tables are not clipped."""
+    embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
+    """How tables are initialised and updated."""
+    monitor: str | None = None
+    """`<task>/<metric>` on the validation rows by which the best checkpoint is chosen, such as
+    `cvr/auc`. Default: `auc` of the first task, or `rmse` where that is a regression."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs in a row without a better `monitor`."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides initial weights, the order of rows and dropout."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the dense part: fp32, or bf16 where it is safe. Tables stay in fp32."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints. Default: a tenth of an epoch."""
+    sharding: dict[str, Sharding] = Field(default_factory=dict)
+    """How named tables are spread over processes, such as `{item_id: row_wise}`; the planner
+    decides for the others."""
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+    """Where losses and metrics are logged besides `metrics.jsonl`."""
+    streams: int = Field(default=8, ge=1, le=4096)
+    """Parts of the log that are read side by side; the number of processes must divide it."""
+    normalize: Literal["rows", "observed"] = "rows"
+    """`rows` divides every task's loss by the weight of all rows, so that each row speaks once for
+    each event it shows; `observed` divides it by the weight of the rows where the task is
+    observed."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _refuse_precision(cls, precision: Any) -> Any:
+        for part, reason in _REFUSED_PRECISION.items():
+            if (
+                isinstance(precision, str)
+                and precision != "32-true"
+                and part in precision.split("-")
+            ):
+                raise ValueError(
+                    f"must be `32-true` or `bf16-mixed`, got the string `{precision}`: tables are updated during "
+                    f"backward, so {reason}."
+                )
+        return precision
+
+
+def _default_objective(data: Mapping[str, Any]) -> ObjectiveConfig:
+    """`entire_space` for an ESMM tower over a product, else `tasks`."""
+    products = any(task.product_of for task in data.get("tasks", ()))
+    is_esmm = getattr(data.get("tower"), "kind", None) == "esmm"
+    return ObjectiveConfig(kind="entire_space" if is_esmm and products else "tasks")
+
+
+class RunConfig(Spec):
+    """Everything about a run."""
+
+    reserved: ClassVar[frozenset[str]] = Spec.reserved | {
+        "balance",
+        "interaction",
+        "scores",
+        "sequence",
+        "wide",
+    }
+    shorthands: ClassVar[tuple[str, ...]] = ("tower", "objective")
+
+    tower: Annotated[TowerConfig, Field(discriminator="kind")]
+    """The network from features to logits; `ple` is short for `{kind: ple}`."""
+    objective: ObjectiveConfig = Field(default_factory=_default_objective)
+    """Which tasks carry loss; `entire_space` is short for `{kind: entire_space}`. Default: `tasks`,
+    but `entire_space` for the tower `esmm`."""
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    """How the model is trained."""
+
+    @classmethod
+    def problems(cls, data: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong between features, tasks, objective and training."""
+        return [*super().problems(data), *_objective_problems(data), *_train_problems(data)]
+
+    @property
+    def monitor(self) -> str | None:
+        """`train.monitor` or its default, such as `ctr/auc`; `None` without validation rows."""
+        if self.data.valid is None:
+            return None
+        first = self.tasks[0]
+        return self.train.monitor or f"{first.name}/{'auc' if first.kind == 'binary' else 'rmse'}"
+
+    @property
+    def monitor_mode(self) -> Literal["max", "min"]:
+        """Whether more or less of the monitored metric is better."""
+        metric = (self.monitor or "/auc").rpartition("/")[2]
+        return next(modes[metric] for modes in _BETTER.values() if metric in modes)
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a spec file.
+
+    Args:
+        path: the YAML file; `feature_specs/README.md` explains every key.
+        overrides: `key.sub=value` each, such as `train.lr=0.01`, `tower=ple` or `features.user_id.dim=8`.
+
+    Raises:
+        SpecError: with every problem, each with file and line.
+
+    Example:
+        .. code-block:: python
+
+            config = recmtl.load_spec("feature_specs/census_income.yaml", ["tower=mmoe", "train.epochs=3"])
+    """
+    return load_yaml(RunConfig, path, overrides)
+
+
+def dump_yaml(config: StrictModel) -> str:
+    """A spec as YAML, every default written out; reading it gives an equal object."""
+    return to_yaml(config)
+
+
+def fingerprint(config: StrictModel) -> str:
+    """The sha256 of everything a spec says, defaults included, whatever the order and spelling of
+    its file."""
+    canonical = json.dumps(
+        config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a spec file, for editors (`# yaml-language-server: $schema=schema.json`)."""
+    schema = editor_schema(RunConfig)
+    for section in RunConfig.shorthands:  # `ple` is short for `{kind: ple}`
+        full = schema["properties"][section]
+        kinds = list(_kinds(schema, full))
+        short = {"description": full.pop("description"), "anyOf": [{"enum": kinds}, full]}
+        schema["properties"][section] = short
+    return {**schema, "title": "recmtl spec"}
+
+
+def _kinds(schema: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[str]:
+    for member in section.get("oneOf", (section,)):
+        kind = schema["$defs"][member["$ref"].rpartition("/")[2]]["properties"]["kind"]
+        yield from kind.get("enum", [kind.get("const")])
+
+
+def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    objective = _section(data, "objective")
+    products = [task for _, task in entries(data, "tasks") if task.get("product_of") is not None]
+    if objective.get("kind") == "entire_space" and not products:
+        message = "`objective: entire_space` needs a task with `product_of`, such as the product of ctr and cvr."
+        yield Problem(("objective",), message)
+
+
+def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    train, rows = _section(data, "train"), _section(data, "data")
+    batch_size, streams = train.get("batch_size", 4096), train.get("streams", 8)
+    if (
+        isinstance(batch_size, int)
+        and isinstance(streams, int)
+        and streams > 0
+        and batch_size % streams
+    ):
+        message = (
+            f"`batch_size` must be a multiple of `streams`, of which each gives an equal share of a batch: got {batch_size} "
+            f"and {streams}. Write {max(1, round(batch_size / streams)) * streams}, for example."
+        )
+        yield Problem(("train", "batch_size" if "batch_size" in train else "streams"), message)
+    for key in ("monitor", "patience"):
+        if train.get(key) is not None and rows.get("valid") is None:
+            yield Problem(
+                ("train", key),
+                f"`{key}` needs validation rows. Give `data.valid`, or leave `{key}` out.",
+            )
+    monitor = text(train, "monitor")
+    if monitor is not None:
+        yield from _monitor_problems(data, monitor, grouped=rows.get("group_by") is not None)
+    loggers = train.get("loggers")
+    if isinstance(loggers, list | tuple) and len({str(name) for name in loggers}) < len(loggers):
+        yield Problem(("train", "loggers"), "`loggers` must name a logger once.")
+    tables = [
+        name
+        for _, f in entries(data, "features")
+        if f.get("type") != "dense" and (name := text(f, "name")) and f.get("table") in (None, name)
+    ]
+    for table in _section(train, "sharding"):
+        if table not in tables:
+            yield Problem(
+                ("train", "sharding", table),
+                f"`sharding` must name tables, got `{table}`.{suggest(table, tables)}",
+            )
+
+
+def _monitor_problems(data: Mapping[str, Any], monitor: str, *, grouped: bool) -> Iterator[Problem]:
+    path = ("train", "monitor")
+    kinds = {
+        text(task, "name") or "": task.get("kind", "binary") for _, task in entries(data, "tasks")
+    }
+    name, slash, metric = monitor.partition("/")
+    if not slash:
+        yield Problem(
+            path,
+            f"`monitor` must be `<task>/<metric>`, such as `{next(iter(kinds), 'ctr')}/auc`, got `{monitor}`.",
+        )
+    elif name == "valid" and "/" in metric:
+        yield Problem(path, f"`monitor` leaves `valid/` out. Write `{metric}`.")
+    elif name not in kinds:
+        yield Problem(
+            path, f"`monitor` must begin with a task, got `{name}`.{suggest(name, kinds)}"
+        )
+    elif kinds[name] in _BETTER and metric not in (metrics := _BETTER[kinds[name]]):
+        listed = ", ".join(f"`{m}`" for m in metrics)
+        message = (
+            f"`monitor` of the {kinds[name]} task `{name}` must be one of {listed}, got `{metric}`."
+        )
+        yield Problem(path, message + suggest(metric, metrics))
+    elif metric == "gauc" and not grouped:
+        yield Problem(path, "`monitor` is `gauc`, which needs the groups of `data.group_by`.")
+
+
+def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, Mapping) else {}

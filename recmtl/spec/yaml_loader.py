@@ -1,0 +1,147 @@
+"""YAML text -> any StrictModel, with file and line in every message and all problems at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from recmtl.errors import SpecError
+from recmtl.spec._base import Problem, StrictModel, describe
+from recmtl.spec._messages import problems_of, value_at
+from recmtl.spec._overrides import apply_override
+from recmtl.spec._yaml import MAX_CHARACTERS, Document, YamlSyntaxError, read_document
+
+__all__ = ["load_yaml", "parse_yaml"]
+
+M = TypeVar("M", bound=StrictModel)
+
+
+class _Place(NamedTuple):
+    """Where a value was written; sorts by line, overrides last."""
+
+    rank: int
+    words: str
+
+
+def load_yaml(model: type[M], path: str | Path, overrides: Sequence[str] = ()) -> M:
+    """Read a YAML file as a `model`.
+
+    Args:
+        model: what the file holds.
+        path: the file, UTF-8.
+        overrides: `key.sub=value` each, applied in order; the value is YAML. Features and tasks go by name.
+
+    Raises:
+        SpecError: if the file cannot be read, or with every problem in it.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(4 * MAX_CHARACTERS + 1)
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SpecError(
+            f"{path}:{line}: this is not UTF-8 text: byte 0x{raw[error.start]:02x}."
+        ) from None
+    except FileNotFoundError:
+        raise SpecError(f"{path}: there is no such file.{_yaml_files(file.parent)}") from None
+    except OSError as error:
+        raise SpecError(f"{path}: the file cannot be read: {error.strerror}.") from None
+    return parse_yaml(model, text, source=str(path), overrides=overrides)
+
+
+def parse_yaml(
+    model: type[M], text: str, *, source: str = "<text>", overrides: Sequence[str] = ()
+) -> M:
+    r"""Read YAML text as a `model`; `source` stands for the file in messages.
+
+    Raises:
+        SpecError: with every problem, one a line, as ``source:line: item: what is wrong``.
+
+    Example:
+        >>> from recmtl.spec import DataSpec
+        >>> parse_yaml(DataSpec, "train: logs/", overrides=["memory=2GiB"]).memory_bytes
+        2147483648
+        >>> parse_yaml(DataSpec, "train: logs/\nmemroy: 2GiB")
+        Traceback (most recent call last):
+        recmtl.errors.SpecError: <text>:2: unknown key `memroy`. Did you mean `memory`?
+    """
+    try:
+        document = read_document(text)
+    except YamlSyntaxError as error:
+        where = source if error.line is None else f"{source}:{error.line}"
+        raise SpecError(f"{where}: {error}") from None
+    places: dict[tuple[str | int, ...], _Place] = {}
+    found: list[tuple[_Place, str]] = []
+    for i, override in enumerate(overrides):
+        place = _Place(len(text) + i, f"override `{override}`")
+        path, wrong = apply_override(model, document, override)
+        found += [(place, message) for message in wrong]
+        if path is not None:
+            places = {p: old for p, old in places.items() if p[: len(path)] != path}
+            places[path] = place
+    places = {p: _Place(n, f"{source}:{n}") for p, n in document.lines.items()} | places
+    top = places.get((), _Place(1, f"{source}:1"))
+    for line, problem in document.problems:
+        found.append((_Place(line, f"{source}:{line}"), describe(document.data, problem)))
+    value, problems = _validate(model, document)
+    for problem in problems:
+        where = next(
+            (
+                places[p]
+                for n in range(len(problem.path), 0, -1)
+                if (p := problem.path[:n]) in places
+            ),
+            top,
+        )
+        found.append((where, describe(document.data, problem)))
+    if found or value is None:
+        found.sort(key=lambda item: item[0].rank)
+        lines = dict.fromkeys(f"{place.words}: {message}" for place, message in found)
+        raise SpecError.all_of(list(lines))
+    return value
+
+
+def _validate(model: type[M], document: Document) -> tuple[M | None, list[Problem]]:
+    """The model, and what is wrong besides what YAML itself got wrong."""
+    data = document.data
+    if not isinstance(data, Mapping):
+        what = "is empty" if data is None else "is not a mapping of keys to values"
+        return None, [Problem((), f"the file {what}. It must have the keys of a spec.")]
+    for key in model.shorthands:
+        if isinstance(data.get(key), str):
+            data = {**data, key: {"kind": data[key]}}
+    problems = model.problems(data)
+    value: M | None = None
+    try:
+        value = model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        problems = _merge(problems, problems_of(model, error, data))
+    unread = document.unread | {problem.path for _, problem in document.problems}
+    covered = {
+        p.covers for p in problems if p.covers is not None and value_at(data, p.covers) is None
+    }
+    hidden = unread | covered
+    return value, [
+        p for p in problems if not any(p.path[:n] in hidden for n in range(1, len(p.path) + 1))
+    ]
+
+
+def _merge(checked: list[Problem], typed: list[Problem]) -> list[Problem]:
+    """Both lists, each problem once; a value of the wrong type has no further problems."""
+    wrong = {p.path for p in typed}
+    return [*typed, *(p for p in checked if p not in typed and p.path not in wrong)]
+
+
+def _yaml_files(folder: Path) -> str:
+    found = (
+        sorted(f.name for pattern in ("*.yaml", "*.yml") for f in folder.glob(pattern))[:5]
+        if folder.is_dir()
+        else []
+    )
+    return f" Beside it: {', '.join(f'`{name}`' for name in found)}." if found else ""
