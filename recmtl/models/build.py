@@ -1,0 +1,122 @@
+"""Spec and fitted encoders -> network and tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import nn
+
+from recmtl.embeddings import Layout, layout
+from recmtl.models.inputs import TowerInputs, commonest_dim
+from recmtl.models.multi_task import MultiTaskNet
+from recmtl.spec import Spec
+from recmtl.tasks import TaskDef, TaskSet
+from recmtl.towers import TOWERS, InputDims, TaskSlot, TowerConfig, build_tower
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FittedEncoders", "build_net", "build_tasks", "input_dims", "task_slots_of"]
+
+
+class FittedEncoders(Protocol):
+    """What is needed of `recmtl.data.Encoders`."""
+
+    @property
+    def tables(self) -> Mapping[str, int]: ...
+    @property
+    def single(self) -> tuple[str, ...]: ...
+    @property
+    def bags(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def base_rates(self) -> Mapping[str, float]: ...
+    @property
+    def label_scales(self) -> Mapping[str, tuple[float, float]]: ...
+
+
+def build_net(
+    spec: Spec,
+    tower_config: TowerConfig,
+    encoders: FittedEncoders,
+    lookup: nn.Module,
+    *,
+    seed: int = 0,
+) -> MultiTaskNet:
+    """The network of a spec.
+
+    Args:
+        spec: features and tasks.
+        tower_config: the tower.
+        encoders: fitted on the training rows: table sizes, and base rates, at which the heads start.
+        lookup: `ShardedLookup` or `PlainLookup` of the same layout.
+        seed: initial weights of the dense part are a function of it; torch's own generator is left as it is.
+
+    Raises:
+        SpecError: the spec lacks what the tower requires.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inputs = _inputs(
+            spec, tower_config, layout(spec, encoders.tables, encoders.single, encoders.bags)
+        )
+        slots = task_slots_of(spec)
+        tower = build_tower(tower_config, in_dim=inputs.dims, tasks=slots)
+    heads = {task.name for task in spec.tasks if not task.product_of and task.kind == "binary"}
+    tower.set_base_rates(
+        {name: rate for name, rate in encoders.base_rates.items() if name in heads}
+    )
+    return MultiTaskNet(lookup, tower, inputs)
+
+
+def input_dims(spec: Spec, tower_config: TowerConfig, tables: Layout) -> int | InputDims:
+    """What the tower is built with: the width of its input vector, or the sizes of a `TowerInput`.
+
+    Raises:
+        SpecError: the spec lacks what the tower requires.
+    """
+    return _inputs(spec, tower_config, tables).dims
+
+
+def task_slots_of(spec: Spec) -> tuple[TaskSlot, ...]:
+    """One slot for each head: each task that is no product of others, in the order of the spec."""
+    return tuple(TaskSlot(task.name) for task in spec.tasks if not task.product_of)
+
+
+def build_tasks(
+    spec: Spec,
+    objective: Literal["tasks", "entire_space"],
+    normalize: Literal["rows", "observed"],
+    encoders: FittedEncoders,
+) -> TaskSet:
+    """The tasks of a spec, with the label scales of its regressions.
+
+    Raises:
+        SpecError: the tasks contradict each other.
+    """
+    defs = []
+    for task in spec.tasks:
+        mean, std = encoders.label_scales.get(task.name, (0.0, 1.0))
+        defs.append(
+            TaskDef(
+                name=task.name,
+                label=task.label,
+                kind=task.kind,
+                given=task.given,
+                product_of=task.product_of or (),
+                weight=task.weight,
+                mean=mean,
+                std=std,
+            )
+        )
+    return TaskSet(defs, labels=encoders.labels, objective=objective, normalize=normalize)
+
+
+def _inputs(spec: Spec, tower_config: TowerConfig, tables: Layout) -> TowerInputs:
+    requires = TOWERS[type(tower_config)].requires
+    field_dim = getattr(tower_config, "field_dim", None) or commonest_dim(spec)
+    return TowerInputs(
+        spec, tables, requires=requires, field_dim=field_dim, tower=tower_config.kind
+    )

@@ -1,0 +1,203 @@
+"""TowerInputs: looked-up vectors and dense features -> what a tower takes.
+
+Shape letters: B rows, D width of the input vector, K dense features, F fields, E field width, L sequence length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import torch
+from torch import Tensor, nn
+
+from recmtl.batch import Batch
+from recmtl.embeddings import Layout
+from recmtl.errors import SpecError
+from recmtl.spec import SequenceFeature, Spec
+from recmtl.towers import InputDims, TowerInput
+
+__all__ = ["TowerInputs", "commonest_dim"]
+
+
+class TowerInputs(nn.Module):
+    """The input vector of a row: dense features, then pooled features in the order of the spec.
+
+    A sequence enters the vector as the mean of its items. Towers that require more get a `TowerInput` instead: one
+    embedding of width E for each field (a dense feature x as ``w x + b``, a sparse one through a linear map where its own
+    width is another), each behaviour's padded sequence (its aligned features side by side, mapped to E), and the target
+    that its items are compared with.
+
+    Args:
+        spec: the features.
+        layout: their tables.
+        requires: what the tower requires beyond the vector: `fields`, `sequences`, `target`.
+        field_dim: width E.
+        tower: kind of the tower, for messages.
+
+    Raises:
+        SpecError: the spec lacks what the tower requires; it names the feature to add.
+    """
+
+    def __init__(
+        self, spec: Spec, layout: Layout, *, requires: AbstractSet[str], field_dim: int, tower: str
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.requires = frozenset(requires)
+        self.field_dim = field_dim
+        dims = layout.dims
+        self._apart = (
+            frozenset(s.name for s in layout.sequences) if "sequences" in requires else frozenset()
+        )
+        self._in_vector = tuple(name for name in layout.features if name not in self._apart)
+        self._num_dense = len(spec.dense)
+        self._sequence_names = frozenset(sequence.name for sequence in layout.sequences)
+        self.fields = tuple(f.name for f in spec.features if not isinstance(f, SequenceFeature))
+        self._dense_names = tuple(feature.name for feature in spec.dense)
+        self._behaviours: dict[str, tuple[str, ...]] = {}
+        for sequence in spec.sequences:
+            aligned = self._behaviours.get(sequence.behaviour, ())
+            self._behaviours[sequence.behaviour] = (*aligned, sequence.name)
+        self._max_len = {sequence.name: sequence.max_len for sequence in layout.sequences}
+        self._targets = _targets(spec, layout)
+        self._require(spec, tower)
+        self.maps = nn.ModuleDict()
+        if "fields" in requires:
+            for name in layout.pooled:
+                self._add_map(f"field_{name}", dims[name])
+            self.dense_weight = nn.Parameter(
+                torch.randn(self._num_dense, field_dim) * field_dim**-0.5
+            )
+            self.dense_bias = nn.Parameter(torch.zeros(self._num_dense, field_dim))
+        if "sequences" in requires:
+            for behaviour, names in self._behaviours.items():
+                self._add_map(f"sequence_{behaviour}", sum(dims[name] for name in names))
+            if self._targets:
+                self._add_map("target", sum(dims[name] for name in self._targets))
+
+    @property
+    def dims(self) -> int | InputDims:
+        """What the tower is built with: the width of the vector, or the sizes of a `TowerInput`."""
+        width = self._num_dense + sum(self.layout.dims[name] for name in self._in_vector)
+        if not self.requires:
+            return width
+        return InputDims(
+            x=width,
+            fields=self.fields if "fields" in self.requires else (),
+            field_dim=self.field_dim,
+            sequences={b: self._max_len[names[0]] for b, names in self._behaviours.items()}
+            if self._apart
+            else {},
+        )
+
+    def forward(self, batch: Batch, vectors: Mapping[str, Tensor]) -> Tensor | TowerInput:
+        """The tower's input.
+
+        Args:
+            batch: rows, for dense features and lengths.
+            vectors: what the lookup returned for them.
+        """
+        parts = [batch.dense_DB.T] if self._num_dense else []
+        parts += [
+            _mean(vectors[name], batch.sequences[name].lengths_B)
+            if name in self._sequence_names
+            else vectors[name]
+            for name in self._in_vector
+        ]
+        x_BD = torch.cat(parts, dim=1)
+        if not self.requires:
+            return x_BD
+        sequences, target_BE = None, None
+        if self._apart:
+            sequences = {
+                behaviour: (
+                    self._map(
+                        f"sequence_{behaviour}", torch.cat([vectors[name] for name in names], dim=2)
+                    ),
+                    batch.sequences[names[0]].lengths_B,
+                )
+                for behaviour, names in self._behaviours.items()
+            }
+            if self._targets:
+                target_BE = self._map(
+                    "target", torch.cat([vectors[name] for name in self._targets], dim=1)
+                )
+        fields_BFE = self._fields(batch, vectors) if "fields" in self.requires else None
+        return TowerInput(x_BD, fields_BFE=fields_BFE, sequences=sequences, target_BE=target_BE)
+
+    def _fields(self, batch: Batch, vectors: Mapping[str, Tensor]) -> Tensor:
+        dense_KBE = batch.dense_DB.unsqueeze(2) * self.dense_weight.unsqueeze(
+            1
+        ) + self.dense_bias.unsqueeze(1)
+        by_name = dict(zip(self._dense_names, dense_KBE.unbind(0), strict=True))
+        by_name |= {name: self._map(f"field_{name}", vectors[name]) for name in self.layout.pooled}
+        return torch.stack([by_name[name] for name in self.fields], dim=1)
+
+    def _add_map(self, name: str, width: int) -> None:
+        """A linear map to E where the width is another; without bias, so that padding stays zero."""
+        if width != self.field_dim:
+            self.maps[_module_name(name)] = nn.Linear(width, self.field_dim, bias=False)
+
+    def _map(self, name: str, vectors: Tensor) -> Tensor:
+        key = _module_name(name)
+        mapped: Tensor = self.maps[key](vectors) if key in self.maps else vectors
+        return mapped
+
+    def _require(self, spec: Spec, tower: str) -> None:
+        problems = []
+        if "fields" in self.requires and not self.fields:
+            problems.append(f"tower: `{tower}` needs fields. Add a sparse or dense feature.")
+        if "sequences" in self.requires and not self._behaviours:
+            problems.append(
+                f"tower: `{tower}` needs a behaviour sequence. Add a feature with `type: sequence`, for example a list "
+                "column of the items a user clicked before."
+            )
+        elif "target" in self.requires and not self._targets:
+            table = spec.table_of(spec.sequences[0]) if spec.sequences else "item_id"
+            problems.append(
+                f"tower: `{tower}` needs a target that a sequence's items are compared with. Add a single-valued sparse "
+                f"feature that owns or shares the table `{table}`."
+            )
+        if unknown := self.requires - {"fields", "sequences", "target"}:
+            listed = ", ".join(f"`{name}`" for name in sorted(unknown))
+            problems.append(f"tower: `{tower}` requires {listed}, which a spec cannot give yet.")
+        if self._apart:
+            problems += [
+                f"features: sequences of behaviour `{behaviour}` are aligned, but their `max_len` differ: "
+                f"{', '.join(f'`{n}` {self._max_len[n]}' for n in names)}. Give them one `max_len`."
+                for behaviour, names in self._behaviours.items()
+                if len({self._max_len[name] for name in names}) > 1
+            ]
+        if problems:
+            raise SpecError.all_of(problems)
+
+
+def commonest_dim(spec: Spec) -> int:
+    """The commonest embedding width of the spec's sparse and sequence features, the first one of several.
+
+    A spec without any gets 16, for its dense features.
+    """
+    dims = Counter(spec.dim_of(feature) for feature in (*spec.sparse, *spec.sequences))
+    return dims.most_common(1)[0][0] if dims else 16
+
+
+def _targets(spec: Spec, layout: Layout) -> tuple[str, ...]:
+    """Features that the items are compared with, each once: `target`, or the single-valued feature of the table."""
+    of_table: dict[str, str] = {}
+    for feature in layout.single:
+        of_table.setdefault(feature.table, feature.name)
+    named = (feature.target or of_table.get(spec.table_of(feature)) for feature in spec.sequences)
+    return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def _mean(sequence_BLE: Tensor, lengths_B: Tensor) -> Tensor:
+    """Mean of the items that are there; zero where there is none."""
+    return sequence_BLE.sum(dim=1) / lengths_B.clamp(min=1).unsqueeze(1)
+
+
+def _module_name(name: str) -> str:
+    """A feature's or behaviour's name as a module may be called: no dots."""
+    return re.sub(r"\W", lambda match: f"_{ord(match.group()):x}_", name)
