@@ -122,11 +122,23 @@ def test_importing_recmtl_imports_nothing_else() -> None:
     assert python(code).split() == ["recmtl"]
 
 
-def test_importing_changes_nothing_and_calls_nobody_pitfall_T44() -> None:
+@pytest.mark.parametrize(
+    ("loaded", "packages"),
+    [
+        pytest.param([], PACKAGES[: PACKAGES.index("recmtl.batch") + 1], id="torch"),
+        # Lightning and polars set variables of their own when they are imported.
+        pytest.param(["lightning", "polars"], PACKAGES, id="everything"),
+    ],
+)
+def test_importing_changes_nothing_and_calls_nobody_pitfall_T44(
+    loaded: list[str], packages: tuple[str, ...]
+) -> None:
     code = (
         STATE
-        + """
+        + f"""
 import importlib
+for name in {loaded}:
+    importlib.import_module(name)
 for name in sys.argv[1:]:
     before = state()
     importlib.import_module(name)
@@ -136,7 +148,7 @@ for name in sys.argv[1:]:
             print(name, key, before[key], after[key], sep=" | ")
 """
     )
-    assert python(code, *PACKAGES) == ""
+    assert python(code, *packages) == ""
 
 
 @pytest.mark.parametrize(
