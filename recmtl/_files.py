@@ -17,7 +17,7 @@ __all__ = ["atomic_folder", "atomic_path", "sha256_of", "write_json", "write_tex
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed to disk and renamed to `path`."""
+    """Give a temporary path beside `path`; on success it is flushed and renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`; on success it is flushed and takes the place of `folder`."""
+    """Give a temporary folder; on success it is flushed and takes the place of `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir()
@@ -43,7 +43,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def publish_folder(temporary: Path, folder: Path) -> None:
-    """Flush every file of a finished temporary folder, then rename it to `folder`, replacing what is there."""
+    """Flush every file of a finished temporary folder and rename it to `folder`."""
     for file in temporary.rglob("*"):
         if file.is_file():
             _fsync(file)

@@ -1,6 +1,7 @@
 """Batch: what passes from data to model. Torch only.
 
-Shape letters: B rows, F single-valued sparse features, N values of a list column, D dense features, K label columns.
+Shape letters: B rows, F single-valued sparse features, N values of a list column, D dense
+features, K label columns.
 """
 
 from __future__ import annotations
@@ -31,25 +32,30 @@ class Ragged(NamedTuple):
         ends_M = lengths_M.cumsum(0)
         total = int(ends_M[-1]) if len(ends_M) else 0
         shift_M = starts_M - (ends_M - lengths_M)
-        take_N = torch.arange(total, device=index_M.device) + shift_M.repeat_interleave(lengths_M, output_size=total)
+        take_N = torch.arange(total, device=index_M.device) + shift_M.repeat_interleave(
+            lengths_M, output_size=total
+        )
         weights_N = None if self.weights_N is None else self.weights_N[take_N]
         return Ragged(self.values_N[take_N], lengths_M, weights_N)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Ragged:
         """The same column on `device`."""
-        return Ragged(*(None if t is None else t.to(device, non_blocking=non_blocking) for t in self))
+        return Ragged(
+            *(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows of a click log as tensors, encoded by one set of encoders, in the order of the spec.
 
-    A pool of a million rows and a batch of 4096 are the same thing. Padded rows have weight 0, row number -1 and are
-    observed nowhere.
+    A pool of a million rows and a batch of 4096 are the same thing. Padded rows have weight 0, row
+    number -1 and are observed nowhere.
     """
 
     ids_FB: Tensor
-    """int64 ids of the single-valued sparse features, each inside its table; 0 is out-of-vocabulary."""
+    """int64 ids of the single-valued sparse features, each inside its table; 0 is
+    out-of-vocabulary."""
     dense_DB: Tensor
     """float32 dense features, transformed and normalised (feature-major, like `ids_FB`)."""
     bags: dict[str, Ragged]
@@ -57,7 +63,8 @@ class Batch:
     sequences: dict[str, Ragged]
     """Sequence features by name, oldest first, already cut to `max_len`."""
     labels_BK: Tensor
-    """float32 label columns (see `Encoders.labels`); NaN where the label is null. K = 0 when scoring."""
+    """float32 label columns (see `Encoders.labels`); NaN where the label is null. K = 0 when
+    scoring."""
     weight_B: Tensor
     """float32 sample weights."""
     rows_B: Tensor
@@ -87,8 +94,14 @@ class Batch:
         return Batch(
             ids_FB=move(self.ids_FB),
             dense_DB=move(self.dense_DB),
-            bags={name: column.to(device, non_blocking=non_blocking) for name, column in self.bags.items()},
-            sequences={name: column.to(device, non_blocking=non_blocking) for name, column in self.sequences.items()},
+            bags={
+                name: column.to(device, non_blocking=non_blocking)
+                for name, column in self.bags.items()
+            },
+            sequences={
+                name: column.to(device, non_blocking=non_blocking)
+                for name, column in self.sequences.items()
+            },
             labels_BK=move(self.labels_BK),
             weight_B=move(self.weight_B),
             rows_B=move(self.rows_B),

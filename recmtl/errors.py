@@ -1,4 +1,4 @@
-"""The errors that users see. Each says where, what is wrong, what was expected and got, and what to do."""
+"""The errors that users see: where, what is wrong, expected and got, and what to do."""
 
 from __future__ import annotations
 

@@ -1,0 +1,174 @@
+"""Towers, objectives and normalisations side by side on the simulated funnel, whose truth is known.
+
+    python examples/benchmarks/funnel.py --rows 400000 --seed 1 --work runs/funnel
+
+Every run is `recmtl train` in a process of its own; one that is finished is not trained again.
+Metrics are computed here, by scikit-learn, from `BatchScorer` on the test rows: CTR and CTCVR on
+all impressions, CVR on all impressions against `conversion_potential` (which no log of a real shop
+holds), and its mean absolute error against the true p_cvr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import roc_auc_score
+
+from recmtl import BatchScorer
+from recmtl.run import versions
+
+ROOT = Path(__file__).parents[2]
+TOWERS = ("shared_bottom", "mmoe", "ple", "esmm")
+OBJECTIVES = ("tasks", "entire_space")
+NORMALIZE = ("rows", "observed")
+
+
+def main() -> None:
+    """Simulate, train what is missing, judge, and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--seed", type=int, default=1, help="seed of the world")
+    parser.add_argument("--seeds", type=int, default=1, help="training seeds of each setting")
+    parser.add_argument("--work", type=Path, default=Path("runs/funnel"))
+    parser.add_argument(
+        "--result", type=Path, default=Path(__file__).parent / "results" / "funnel.md"
+    )
+    args = parser.parse_args()
+    world = simulate(args.work / f"data-{args.rows}-{args.seed}", args.rows, args.seed)
+    test = pl.read_parquet(Path(world["spec"]).parent / "test.parquet")
+    rows = []
+    for tower in TOWERS:
+        for objective in OBJECTIVES:
+            for normalize in NORMALIZE:
+                judged = [
+                    judge(train(world, args, tower, objective, normalize, seed), test)
+                    for seed in range(args.seeds)
+                ]
+                row = {key: float(np.mean([one[key] for one in judged])) for key in judged[0]}
+                rows.append({"tower": tower, "objective": objective, "normalize": normalize, **row})
+                sys.stderr.write(json.dumps(rows[-1]) + "\n")
+    text = page(world, rows, args)
+    args.result.parent.mkdir(parents=True, exist_ok=True)
+    args.result.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def simulate(folder: Path, rows: int, seed: int) -> dict[str, Any]:
+    """Write the world once; its summary is kept beside it."""
+    summary = folder.with_suffix(".json")
+    if not summary.is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text(
+            recmtl("simulate", folder, "--rows", rows, "--seed", seed, "--overwrite", "--json")
+        )
+    found: dict[str, Any] = json.loads(summary.read_text())
+    return found
+
+
+def train(
+    world: dict[str, Any],
+    args: argparse.Namespace,
+    tower: str,
+    objective: str,
+    normalize: str,
+    seed: int,
+) -> Path:
+    """Train one setting, unless that was done before."""
+    run: Path = args.work / f"{args.rows}-{args.seed}-{tower}-{objective}-{normalize}-{seed}"
+    done = run / "run.json"
+    if not (done.is_file() and json.loads(done.read_text())["status"] == "finished"):
+        changes = [f"objective={objective}", f"train.normalize={normalize}", f"train.seed={seed}"]
+        recmtl("train", world["spec"], "--out", run, f"tower={tower}", *changes, "--json")
+    return run
+
+
+def judge(run: Path, test: pl.DataFrame) -> dict[str, float]:
+    """Metrics of one run on the test rows, by scikit-learn."""
+    scores = BatchScorer(run, keep=())(test)
+    clicked = test["click"].to_numpy() == 1
+    cvr = scores["probs_cvr"].to_numpy()
+    return {
+        "ctr": roc_auc_score(test["click"], scores["probs_ctr"]),
+        "ctcvr": roc_auc_score(test["conversion"], scores["probs_ctcvr"]),
+        "cvr": roc_auc_score(test["conversion_potential"], cvr),
+        "cvr_clicked": roc_auc_score(test["conversion"].to_numpy()[clicked], cvr[clicked]),
+        "cvr_error": float(np.abs(cvr - test["p_cvr"].to_numpy()).mean()),
+    }
+
+
+def page(world: dict[str, Any], rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    """The table in Markdown, with what is needed to repeat it."""
+    bayes, additive = world["bayes_auc"], world["additive_auc"]
+
+    def share(task: str, value: float) -> str:
+        return f"{100 * (value - additive[task]) / (bayes[task] - additive[task]):.0f} %"
+
+    lines = [
+        "# Towers on the simulated funnel",
+        "",
+        f"`python examples/benchmarks/funnel.py --rows {args.rows} --seed {args.seed} --seeds "
+        f"{args.seeds}`, commit"
+        f" {commit()}, {datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, "
+        f"{platform.processor() or platform.machine()},"
+        f" {os.cpu_count()} cores, "
+        + ", ".join(f"{k} {v}" for k, v in versions().items() if k != "platform")
+        + ".",
+        "",
+        "AUC on the test rows. CTR and CTCVR: all impressions. CVR: all impressions, against "
+        "`conversion_potential`;"
+        " clicked: clicked impressions only, against conversions, which is all that a real log can "
+        "show. Error: mean absolute"
+        " error against the true p_cvr. Closed: share of the distance from the best additive model "
+        "to Bayes.",
+        "",
+        "| tower | objective | normalize | CTR | closed | CTCVR | closed | CVR | closed | CVR "
+        "clicked | CVR error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| Bayes | | | {bayes['ctr']:.4f} | 100 % | {bayes['ctcvr']:.4f} | 100 % | "
+        f"{bayes['cvr']:.4f} | 100 % | | 0 |",
+        f"| best additive | | | {additive['ctr']:.4f} | 0 % | {additive['ctcvr']:.4f} | 0 % | "
+        f"{additive['cvr']:.4f} | 0 % | | |",
+    ]
+    for row in rows:
+        cells = [row["tower"], row["objective"], row["normalize"]]
+        for task in ("ctr", "ctcvr", "cvr"):
+            cells += [f"{row[task]:.4f}", share(task, row[task])]
+        lines.append(
+            "| "
+            + " | ".join([*cells, f"{row['cvr_clicked']:.4f}", f"{row['cvr_error']:.4f}"])
+            + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def recmtl(*args: object) -> str:
+    """Run the command line and return what it printed."""
+    command = [sys.executable, "-m", "recmtl", *map(str, args)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m recmtl` is `recmtl`."""
+
+from recmtl.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""train, evaluate and score: what the command line does, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recmtl._progress import Progress, no_progress
+from recmtl.config import RunConfig, load_spec
+from recmtl.errors import SpecError
+
+if TYPE_CHECKING:
+    from recmtl.scoring import ScoreResult
+    from recmtl.training import TrainResult
+
+__all__ = ["evaluate", "score", "train"]
+
+
+def train(
+    spec: str | Path | RunConfig,
+    *,
+    data: str | Path | None = None,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> TrainResult:
+    """Fit encoders, train, and keep the best checkpoint in the run folder `out`.
+
+    A run that was interrupted is continued. Nothing is written before spec and data are found to
+    be right.
+
+    Args:
+        spec: a spec file, or a config that is loaded already.
+        data: folder of the data (default: the folder of the spec file).
+        out: folder of the run.
+        overrides: changes of the spec, such as ``"tower=ple"``.
+        overwrite: train anew where `out` holds a run already.
+        progress: shows what is going on (see `recmtl._progress`).
+
+    Raises:
+        SpecError: the spec or an override is wrong, or `out` holds a finished run or something
+            else.
+        DataError: the data does not fit the spec, or leaks a label.
+        CheckpointError: `out` holds an interrupted run of another spec or other data.
+        MissingExtraError: TorchRec, FBGEMM or Lightning is missing or does not fit.
+    """
+    from recmtl.data import Encoders, open_splits
+    from recmtl.doctor import require_healthy
+    from recmtl.run import Run, discard
+    from recmtl.training import fit
+
+    config, data_dir = resolve(spec, data, overrides)
+    out = Path(out)
+    splits = open_splits(config.data, data_dir)
+    fingerprints = [splits.train.fingerprint, splits.valid.fingerprint if splits.valid else ""]
+    data_fingerprint = "-".join(fingerprints)
+    run = Run.prepare(out, config, data_fingerprint=data_fingerprint, overwrite=overwrite)
+    if run is None:
+        require_healthy(config, splits)
+        encoders = Encoders.fit(config, train=splits.train, progress=progress)
+        if overwrite and out.exists():
+            discard(out)
+        run = Run.create(out, config, encoders, data_fingerprint=data_fingerprint)
+    result = fit(config, run.encoders, data_dir=data_dir, folder=out, progress=progress)
+    run.finish({"best": result.best, "rows_per_s": result.rows_per_s, "epochs": result.epochs})
+    return result
+
+
+def evaluate(
+    run: str | Path, data: Any, *, by: str | None = None, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Metrics of a run on labelled rows; see `recmtl.scoring.evaluate`."""
+    from recmtl.scoring import evaluate as evaluate_run
+
+    return evaluate_run(run, data, by=by, progress=progress)
+
+
+def score(
+    run: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    keep: Sequence[str] = (),
+    progress: Progress = no_progress,
+) -> ScoreResult:
+    """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
+    from recmtl.scoring import score as score_run
+
+    return score_run(run, data, out, keep=keep, progress=progress)
+
+
+def resolve(
+    spec: str | Path | RunConfig, data: str | Path | None, overrides: Sequence[str]
+) -> tuple[RunConfig, Path]:
+    """The config that a call means, and the folder of its data."""
+    if isinstance(spec, RunConfig):
+        if overrides:
+            raise SpecError(
+                "overrides: a config that is loaded already takes none; pass them to `load_spec`."
+            )
+        return spec, Path(data) if data is not None else Path()
+    return load_spec(spec, overrides), Path(data) if data is not None else Path(spec).parent

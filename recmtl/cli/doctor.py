@@ -1,0 +1,42 @@
+"""`recmtl doctor SPEC`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from recmtl.cli.main import debug_option, emit, json_option
+
+__all__ = ["command"]
+
+
+@click.command("doctor")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data (default: that of SPEC)."
+)
+@json_option
+@debug_option
+def command(spec: Path, overrides: tuple[str, ...], data: Path | None, as_json: bool) -> None:
+    """Check spec, data, labels, leakage, versions and memory; change nothing.
+
+    It ends with the code that `train` would end with.
+    """
+    from recmtl.doctor import examine
+
+    findings = examine(spec, data=data, overrides=overrides)
+    lines = [
+        f"{finding.severity:8}{finding.where}: {finding.what} {finding.advice}".rstrip()
+        for finding in findings
+    ]
+    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "info")}
+    lines.append(
+        f"\n{counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
+    )
+    emit({"findings": [asdict(f) for f in findings]}, as_json=as_json, text="\n".join(lines))
+    codes = [finding.exit_code for finding in findings if finding.severity == "error"]
+    if codes:
+        click.get_current_context().exit(min(codes))

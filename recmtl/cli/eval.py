@@ -1,0 +1,59 @@
+"""`recmtl eval RUN --data PATH`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recmtl._progress import terminal_progress
+from recmtl.cli.main import debug_option, emit, json_option
+
+__all__ = ["command"]
+
+_SHOWN = ("n", "positives", "auc", "gauc", "logloss", "ne", "pcoc", "ece", "rmse", "mae")
+
+
+@click.command("eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Parquet file, folder or glob with labels.",
+)
+@click.option(
+    "--by",
+    help="Column for whose values metrics are given separately (default: the spec's `segments`).",
+)
+@json_option
+@debug_option
+def command(run: Path, data: Path, by: str | None, as_json: bool) -> None:
+    """Metrics of each task, always with the rows that they are computed on."""
+    from recmtl import api
+
+    result = api.evaluate(run, data, by=by, progress=terminal_progress())
+    lines = [f"{result['rows']:,} rows", "", *table(result["tasks"])]
+    for column, values in result["segments"].items():
+        for value, tasks in values.items():
+            lines += ["", f"{column} = {value}", *table(tasks)]
+    emit(result, as_json=as_json, text="\n".join(lines))
+
+
+def table(tasks: dict[str, dict[str, Any]]) -> list[str]:
+    """Metrics of several tasks as lines of text, a task a line; undefined values show as a dash."""
+    shown = [name for name in _SHOWN if any(name in metrics for metrics in tasks.values())]
+    width = max(len(name) for name in [*tasks, "task"]) + 2
+    lines = [f"{'task':{width}}" + "".join(f"{name:>10}" for name in shown)]
+    for task, metrics in tasks.items():
+        lines.append(
+            f"{task:{width}}" + "".join(f"{_cell(metrics.get(name)):>10}" for name in shown)
+        )
+    return lines
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

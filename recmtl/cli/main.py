@@ -1,0 +1,130 @@
+"""`recmtl`: the group of commands, and how an error ends it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from recmtl._extras import naming_the_extra
+from recmtl.errors import RecMTLError
+
+__all__ = ["emit", "main"]
+
+_COMMANDS = {
+    "simulate": "Write a click funnel whose truth is known.",
+    "doctor": "Check a spec and its data; change nothing.",
+    "train": "Train a model from a spec.",
+    "eval": "Metrics of a run on labelled data.",
+    "score": "Score a log: Parquet in, Parquet out.",
+    "report": "One HTML page about a run.",
+}
+_INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's file only when it is called, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"recmtl.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from recmtl._checks import suggest
+
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(
+                f"There is no command `{args[0]}`.{suggest(args[0], _COMMANDS)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="recmtl")
+def _cli() -> None:
+    """Train, evaluate and score multi-task ranking models (CTR, CVR, ...) on click logs."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with 0, 1, 2, 3, 4, 5 or 130, as the outcome calls for."""
+    # FBGEMM's backward on CPU collapses beside any other process unless idle threads sleep; read
+    # when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _interrupt)
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        with naming_the_extra(f"`recmtl {' '.join(arguments[:1])}`"):
+            _cli.main(arguments, prog_name="recmtl", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("recmtl: interrupted; the same command goes on from here.", err=True)
+        sys.exit(_INTERRUPTED)
+    except RecMTLError as error:
+        _fail(error, f"{type(error).__name__}: {error}", error.exit_code, arguments)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(error, f"{type(error).__name__}: {where}{error.strerror or error}", 1, arguments)
+    except Exception as error:  # the last line of defence: no traceback unless asked for
+        _fail(
+            error,
+            f"{type(error).__name__}: {error}\nThis is a bug in recmtl; `--debug` shows where.",
+            1,
+            arguments,
+        )
+
+
+def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--debug`: show the traceback of an error."""
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`: one object on stdout and nothing else."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
+    )(command)
+
+
+def emit(value: dict[str, Any] | list[Any], *, as_json: bool, text: str) -> None:
+    """Print the outcome: as JSON, or in words."""
+    click.echo(json.dumps(value, allow_nan=False) if as_json else text)
+
+
+def _fail(error: BaseException, message: str, code: int, arguments: list[str]) -> None:
+    if "--debug" in arguments:
+        traceback.print_exception(error, file=sys.stderr)
+    else:
+        click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,48 @@
+"""`recmtl simulate OUT`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from recmtl._progress import terminal_progress
+from recmtl.cli.main import debug_option, emit, json_option
+
+__all__ = ["command"]
+
+
+@click.command("simulate")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--rows",
+    type=click.IntRange(min=100),
+    default=400_000,
+    show_default=True,
+    help="Rows in all, split 80/10/10.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the world and its log.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier simulation in OUT.")
+@json_option
+@debug_option
+def command(out: Path, rows: int, seed: int, overwrite: bool, as_json: bool) -> None:
+    """Write a click funnel whose p_ctr and p_cvr are known, and its spec, to OUT."""
+    from recmtl.simulate import simulate
+
+    summary = asdict(
+        simulate(out, rows=rows, seed=seed, overwrite=overwrite, progress=terminal_progress())
+    )
+    summary["spec"] = str(summary["spec"])
+    lines = [f"{'':12}{'base rate':>10}{'Bayes AUC':>11}{'additive AUC':>14}"]
+    for task, bayes in summary["bayes_auc"].items():
+        additive, rate = summary["additive_auc"][task], summary["base_rates"][task]
+        lines.append(f"{task:12}{rate:10.4f}{bayes:11.4f}{additive:14.4f}")
+    lines.append(f"\nNext: recmtl train {summary['spec']} --out RUN")
+    emit(summary, as_json=as_json, text="\n".join(lines))

@@ -1,0 +1,54 @@
+"""`recmtl train SPEC --out RUN [key=value ...]`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from recmtl._progress import terminal_progress
+from recmtl.cli.main import debug_option, emit, json_option
+
+__all__ = ["command"]
+
+
+@click.command("train")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data (default: that of SPEC)."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--overwrite", is_flag=True, help="Train anew where OUT holds a run already.")
+@json_option
+@debug_option
+def command(
+    spec: Path,
+    overrides: tuple[str, ...],
+    data: Path | None,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Fit encoders and train the model that SPEC describes; the best checkpoint is kept in RUN.
+
+    An interrupted run goes on where it stopped. KEY=VALUE changes the spec, for example tower=ple
+    or train.lr=3e-4.
+    """
+    from recmtl import api
+
+    result = api.train(
+        spec,
+        data=data,
+        out=out,
+        overrides=overrides,
+        overwrite=overwrite,
+        progress=terminal_progress(),
+    )
+    lines = [f"{out}: {result.epochs} epochs, {result.rows_per_s:,.0f} rows/s"]
+    lines += [
+        f"  {name:32}{value:.5f}" for name, value in result.best.items() if isinstance(value, float)
+    ]
+    lines.append(f"\nNext: recmtl report {out}, recmtl score {out} --data LOG --out SCORES")
+    emit({**asdict(result), "run": str(result.run)}, as_json=as_json, text="\n".join(lines))

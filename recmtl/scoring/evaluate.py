@@ -1,0 +1,96 @@
+"""Metrics of a run on labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from recmtl._progress import Progress, no_progress
+from recmtl.batch import Batch
+from recmtl.data import batches_in_order, check_columns, open_log
+from recmtl.errors import DataError
+from recmtl.models import outcome_metrics
+from recmtl.scoring.scorer import BatchScorer, to_polars
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: str | Path, data: Any, *, by: str | None = None, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Metrics of each task on its own population, and per value of the segment columns.
+
+    Args:
+        run: the folder of a run.
+        data: a path (file, folder or glob), a polars or pandas frame, a pyarrow table, a dict of
+            arrays, or an iterable of Batches (which carry no groups and no segments).
+        by: column whose values become segments (default: the spec's `data.segments`).
+        progress: shows the rows done (see `recmtl._progress`).
+
+    Returns:
+        ``{"rows": n, "tasks": {task: {metric: value}}, "segments": {column: {value: {task:
+        {...}}}}}``; a metric that is not defined on its rows is None.
+
+    Raises:
+        DataError: a column is missing or does not fit, or a label is neither 0 nor 1.
+        CheckpointError: the run is corrupt.
+    """
+    scorer = BatchScorer(run, keep=())
+    config = scorer.run.config
+    segments = config.data.segments if by is None else (by,)
+    wanted = [column for column in (config.data.group_by, *segments) if column is not None]
+    if isinstance(data, str | Path):
+        log = open_log(data)
+        check_columns(log, config, labels=True)
+        _require(wanted, list(log.schema), str(data))
+        aside = log.lazy(list(dict.fromkeys(wanted))).collect() if wanted else pl.DataFrame()
+        batches: Iterable[Batch] = batches_in_order(
+            log, scorer.encoders, batch_size=65_536, labels=True
+        )
+        total = log.num_rows
+    elif _is_rows(data):
+        frame, _ = to_polars(data)
+        _require([*scorer.encoders.columns(labels=True), *wanted], frame.columns, "data")
+        aside = frame.select(dict.fromkeys(wanted))
+        batches, total = [scorer.encoders.encode(frame, labels=True)], frame.height
+    else:
+        batches, aside, segments, total = data, pl.DataFrame(), (), 0
+    logits, labels, weights = [], [], []
+    with progress("evaluate", total, "rows") as bar:
+        for batch in batches:
+            real = batch.select(torch.nonzero(batch.rows_B >= 0)[:, 0])
+            logits.append(scorer.logits(real))
+            labels.append(real.labels_BK)
+            weights.append(real.weight_B)
+            bar.advance(len(real))
+    if not logits:
+        raise DataError("data: holds no batch.")
+    group = config.data.group_by if aside.width else None
+    return outcome_metrics(
+        scorer.tasks,
+        torch.cat(logits),
+        torch.cat(labels),
+        torch.cat(weights),
+        groups=None if group is None else aside[group],
+        segments={column: aside[column] for column in segments},
+    )
+
+
+def _is_rows(data: Any) -> bool:
+    return isinstance(data, dict | pl.DataFrame | pl.LazyFrame) or type(data).__module__.split(".")[
+        0
+    ] in ("pandas", "pyarrow")
+
+
+def _require(wanted: list[str], columns: list[str], where: str) -> None:
+    missing = [column for column in dict.fromkeys(wanted) if column not in columns]
+    if missing:
+        raise DataError(
+            f"{where}: columns {', '.join(f'`{c}`' for c in missing)} are missing; they are needed "
+            "for features, labels,"
+            f" groups or segments. The data has {', '.join(f'`{c}`' for c in columns)}."
+        )

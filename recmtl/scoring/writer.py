@@ -1,0 +1,193 @@
+"""Score a log part by part: Parquet in, Parquet out, each part whole or absent, resumable."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recmtl._files import atomic_path, write_json
+from recmtl._progress import Progress, no_progress
+from recmtl.batch import Batch
+from recmtl.data import EncodeCounts, Log, check_columns, open_log
+from recmtl.errors import CheckpointError, DataError, SpecError
+from recmtl.scoring.scorer import BatchScorer
+
+__all__ = ["PART_ROWS", "ScoreResult", "score"]
+
+PART_ROWS = 65_536
+"""Input rows of one part."""
+_COUNTS = "recmtl.counts"
+_CLAIM = ".scoring.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """What `score` did."""
+
+    rows: int
+    """Rows of the input, and so of the output."""
+    parts: int
+    """Parts of the output."""
+    rows_per_s: float
+    """Rows scored in this call per second (0 where all parts were there already)."""
+
+
+def score(
+    run: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    keep: Sequence[str] = (),
+    progress: Progress = no_progress,
+) -> ScoreResult:
+    """Write the scores of a log as `part-00000.parquet`, ..., and `manifest.json`.
+
+    A part has 65,536 input rows. Parts appear atomically and in input order; a call that was killed is continued by the same
+    call, with an output equal bit for bit to that of a call that was not.
+
+    Args:
+        run: the folder of a run.
+        data: Parquet file, folder or glob; labels are not needed.
+        out: folder of the output.
+        keep: columns to copy (default: `data.keep` of the run's spec).
+        progress: shows the rows done (see `recmtl._progress`).
+
+    Raises:
+        CheckpointError: the run is corrupt, or `out` holds scores of another run or other data.
+        DataError: a column is missing or has another type than in training; a file is corrupt.
+        SpecError: `out` holds something that is not scores.
+    """
+    out = Path(out)
+    scorer = BatchScorer(run, keep=keep or None)
+    log = open_log(data)
+    check_columns(log, scorer.run.config, labels=False)
+    _check_keep(scorer, log, data)
+    identity = {
+        "model": scorer.fingerprint,
+        "data": log.fingerprint,
+        "keep": list(scorer.keep),
+        "part_rows": PART_ROWS,
+    }
+    _claim(out, identity)
+    num_parts = -(-log.num_rows // PART_ROWS)
+    counts = EncodeCounts()
+    todo = []
+    for part in range(num_parts):
+        found = _read_counts(_part(out, part), _rows(log, part))
+        if found is None:
+            todo.append(part)
+        else:
+            counts.add(found)
+    started, scored = time.perf_counter(), 0
+    before = log.num_rows - sum(_rows(log, part) for part in todo)
+    with progress("score", log.num_rows, "rows", done=before) as bar:
+        for part, frame, batch, part_counts in _encoded(scorer, log, todo):
+            table = scorer.with_scores(frame, batch)
+            with atomic_path(_part(out, part)) as path:
+                table.write_parquet(path, metadata={_COUNTS: json.dumps(part_counts.to_dict())})
+            counts.add(part_counts)
+            scored += frame.height
+            bar.advance(frame.height)
+    seconds = time.perf_counter() - started
+    manifest = {**identity, "rows": log.num_rows, "parts": num_parts, "features": counts.to_dict()}
+    write_json(
+        out / "manifest.json", {**manifest, "columns": [*scorer.keep, *scorer.columns().values()]}
+    )
+    (out / _CLAIM).unlink(missing_ok=True)
+    return ScoreResult(
+        rows=log.num_rows, parts=num_parts, rows_per_s=round(scored / seconds, 1) if scored else 0.0
+    )
+
+
+def _encoded(
+    scorer: BatchScorer, log: Log, parts: Sequence[int]
+) -> Iterator[tuple[int, pl.DataFrame, Batch, EncodeCounts]]:
+    """The rows of each part, read and encoded one part ahead in a thread."""
+    columns = list(dict.fromkeys((*scorer.encoders.columns(labels=False), *scorer.keep)))
+
+    def load(part: int) -> tuple[int, pl.DataFrame, Batch, EncodeCounts]:
+        counts = EncodeCounts()
+        frame = log.read(columns, part * PART_ROWS, part * PART_ROWS + _rows(log, part))
+        return part, frame, scorer.encoders.encode(frame, labels=False, counts=counts), counts
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recmtl-score") as thread:
+        ahead: Future[tuple[int, pl.DataFrame, Batch, EncodeCounts]] | None = None
+        for part in parts:
+            ready, ahead = ahead, thread.submit(load, part)
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _check_keep(scorer: BatchScorer, log: Log, data: str | Path) -> None:
+    missing = [column for column in scorer.keep if column not in log.schema]
+    if missing:
+        raise DataError(
+            f"{data}: columns to keep are missing: {', '.join(f'`{c}`' for c in missing)}. The "
+            "data has"
+            f" {', '.join(f'`{c}`' for c in log.schema)}."
+        )
+    clash = [column for column in scorer.keep if column in scorer.columns().values()]
+    if clash:
+        raise SpecError(
+            f"`keep`: a score column is called `{clash[0]}` too. Leave it out of `keep`."
+        )
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Make `out` the place of these scores, or go on where the same call was stopped."""
+    found = next((out / name for name in ("manifest.json", _CLAIM) if (out / name).is_file()), None)
+    if found is None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SpecError(
+                f"{out}: exists and holds something else than scores. Choose another `--out`."
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _CLAIM, identity)
+        return
+    before = json.loads(found.read_text(encoding="utf-8"))
+    words = {
+        "model": "another model",
+        "data": "other data",
+        "keep": "other kept columns",
+        "part_rows": "parts of another size",
+    }
+    for key, what in words.items():
+        if before.get(key) != identity[key]:
+            raise CheckpointError(
+                f"{out}: holds scores with {what}. Choose another `--out`, or remove it."
+            )
+
+
+def _part(out: Path, part: int) -> Path:
+    return out / f"part-{part:05d}.parquet"
+
+
+def _rows(log: Log, part: int) -> int:
+    return min(PART_ROWS, log.num_rows - part * PART_ROWS)
+
+
+def _read_counts(path: Path, rows: int) -> EncodeCounts | None:
+    """What was counted while a finished part was encoded; None where the part is not there."""
+    if not path.is_file():
+        return None
+    try:
+        counts = EncodeCounts.from_dict(json.loads(pl.read_parquet_metadata(path)[_COUNTS]))
+        found = pl.scan_parquet(path).select(pl.len()).collect().item()
+    except (pl.exceptions.PolarsError, KeyError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: is corrupt ({error}). Remove it and score again."
+        ) from error
+    if found != rows:
+        raise CheckpointError(
+            f"{path}: has {found} rows, expected {rows}. Remove it and score again."
+        )
+    return counts
