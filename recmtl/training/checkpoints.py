@@ -1,0 +1,126 @@
+"""Which checkpoints a run keeps: the best one and the last one."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from recmtl.checkpoint import write_index
+from recmtl.training.monitor import Monitor
+from recmtl.training.signals import TrainingInterrupted
+
+__all__ = ["RunCheckpoints"]
+
+_STEP = re.compile(r"step-\d{8,}")
+
+
+class RunCheckpoints(Checkpoint):
+    """Saves every so many steps and after each validation; keeps the best checkpoint and the last.
+
+    ``FOLDER/index.json`` names both. A checkpoint that is neither is removed once the index no longer names it, so that
+    a process killed at any moment leaves an index of whole checkpoints. Without validation the last one is the best.
+
+    Args:
+        folder: where the checkpoints go, as `step-00001234`.
+        monitor: what decides about the best; None without validation.
+        every_n_steps: None for a tenth of an epoch.
+        interrupted: asked after each batch; if it says yes, a checkpoint is written and `TrainingInterrupted` raised.
+
+    Attributes:
+        best: name of the best checkpoint so far.
+        best_score: its monitored value.
+        best_metrics: all validation metrics of the best checkpoint.
+        last: name of the last checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        monitor: Monitor | None,
+        every_n_steps: int | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.monitor = monitor
+        self.every_n_steps = every_n_steps
+        self.interrupted = interrupted
+        self.best: str | None = None
+        self.best_score: float | None = None
+        self.best_metrics: dict[str, float] = {}
+        self.last: str | None = None
+        self._saved_step = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_score": self.best_score, "best_metrics": self.best_metrics, "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_score = state_dict["best"], state_dict["best_score"]
+        self.best_metrics, self.last = state_dict["best_metrics"], state_dict["last"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_step = trainer.global_step
+        if self.every_n_steps is None:
+            self.every_n_steps = max(1, math.ceil(trainer.num_training_batches / 10))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx + 1 == trainer.num_training_batches:
+            return  # the end of the epoch saves: a restart from here would leave out its validation
+        interrupted = self._any_interrupted(trainer)
+        if interrupted or trainer.global_step % (self.every_n_steps or 1) == 0:
+            self.save(trainer)
+        if interrupted:
+            raise TrainingInterrupted
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._any_interrupted(trainer):
+            raise TrainingInterrupted  # a restart goes on from the last checkpoint, and validates
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self.monitor is not None:
+            score = float(trainer.callback_metrics[self.monitor.key])
+            if self.monitor.is_better(score, self.best_score):
+                self.best, self.best_score = self._name(trainer), score
+                metrics = trainer.callback_metrics.items()
+                self.best_metrics = {key: float(value) for key, value in metrics if key.startswith("valid/")}
+        self.save(trainer)
+        if self._any_interrupted(trainer):
+            raise TrainingInterrupted
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._saved_step != trainer.global_step:
+            self.save(trainer)
+        if self._any_interrupted(trainer):
+            raise TrainingInterrupted
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint of this moment, name it in the index, and remove those that are no longer named."""
+        self.last = self._name(trainer)
+        self._saved_step = trainer.global_step
+        best = self.best or self.last
+        trainer.save_checkpoint(self.folder / self.last)
+        if trainer.is_global_zero:
+            write_index(self.folder, best=best, last=self.last)
+            for folder in self.folder.iterdir():
+                if _STEP.fullmatch(folder.name) and folder.name not in (best, self.last):
+                    shutil.rmtree(folder)
+
+    def _name(self, trainer: pl.Trainer) -> str:
+        return f"step-{trainer.global_step:08d}"
+
+    def _any_interrupted(self, trainer: pl.Trainer) -> bool:
+        interrupted = self.interrupted()
+        if trainer.world_size == 1:
+            return interrupted
+        return trainer.strategy.reduce_boolean_decision(interrupted, all=False)

@@ -1,0 +1,236 @@
+"""fit: what `recmtl train` does once spec, data and encoders are known to be right."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from recmtl._files import write_text
+from recmtl._progress import Progress, no_progress
+from recmtl.checkpoint import read_index, read_state
+from recmtl.config import RunConfig
+from recmtl.data import Encoders
+from recmtl.errors import MissingExtraError
+from recmtl.training.checkpoints import RunCheckpoints
+from recmtl.training.datamodule import ClickLogDataModule
+from recmtl.training.module import MultiTaskModule
+from recmtl.training.monitor import Monitor
+from recmtl.training.reporting import EpochBars, JsonLinesLogger
+from recmtl.training.signals import StopRequest, TrainingInterrupted
+from recmtl.training.strategy import TorchRecStrategy
+
+__all__ = ["TrainResult", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What training came to."""
+
+    run: Path
+    """Folder of the run."""
+    best: dict[str, float | None]
+    """Validation metrics of the best checkpoint, as `valid/<task>/<metric>`; None where one is not defined."""
+    rows_per_s: float
+    """Training rows per second, validation left out; 0 where nothing was left to train."""
+    epochs: int
+    """Epochs that were trained, those before an interruption included."""
+
+
+def fit(
+    config: RunConfig,
+    encoders: Encoders,
+    *,
+    data_dir: str | Path,
+    folder: str | Path,
+    progress: Progress = no_progress,
+    resume: bool = True,
+) -> TrainResult:
+    """Train, keep the best checkpoint, and go on where an interrupted training of `folder` stopped.
+
+    It leaves `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was interrupted at any moment
+    and continued ends with the same metrics as one that was not: bit for bit in one process.
+
+    Args:
+        config: what to train.
+        encoders: fitted on the training rows.
+        data_dir: folder that the paths of the config are relative to.
+        folder: folder of the run.
+        progress: shows what is going on.
+        resume: go on from the last checkpoint in `folder`, if there is one.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written first (a second signal does not wait for it).
+        CheckpointError: the last checkpoint is corrupt, or of another model.
+        MissingExtraError: a logger of `train.loggers` is not installed.
+    """
+    folder = Path(folder)
+    last = read_index(folder / "checkpoints").last if resume else None
+    last_path = None if last is None else folder / "checkpoints" / last
+    step = 0 if last_path is None else read_state(last_path)["global_step"]
+    stop = StopRequest()
+    had_group = dist.is_initialized()
+    monitor = None if config.monitor is None else Monitor(f"valid/{config.monitor}", config.monitor_mode)
+    checkpoints = RunCheckpoints(
+        folder / "checkpoints",
+        monitor=monitor,
+        every_n_steps=config.train.checkpoint_every_steps,
+        interrupted=lambda: stop.requested,
+    )
+    stopwatch = _Stopwatch()
+    num_batches = -(-encoders.num_rows // config.train.batch_size)
+    callbacks: list[Callback] = [
+        stopwatch,
+        EpochBars(progress, num_rows=encoders.num_rows, batch_size=config.train.batch_size),
+        checkpoints,
+    ]
+    if config.train.patience is not None and monitor is not None:
+        callbacks.append(_Patience(monitor, config.train.patience))
+    module = MultiTaskModule(config, encoders)
+    data = ClickLogDataModule(config, encoders, data_dir=data_dir)
+    with _quiet(), stop.on_signals():
+        trainer = pl.Trainer(
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            strategy=TorchRecStrategy(),
+            precision=config.train.precision,
+            max_epochs=config.train.epochs,
+            gradient_clip_val=config.train.clip,
+            callbacks=[*callbacks, _PlanFile(folder / "plan.txt")],
+            logger=_loggers(config, folder, step),
+            log_every_n_steps=max(1, min(100, num_batches)),
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last_path)
+        except (TrainingInterrupted, SIGTERMException) as error:
+            raise KeyboardInterrupt(f"stopped at step {trainer.global_step:,}") from error
+        except SystemExit as error:  # Lightning's answer to a second Ctrl-C
+            raise KeyboardInterrupt(f"stopped after step {step:,}") from error
+        finally:
+            if dist.is_initialized() and not had_group:
+                dist.destroy_process_group()
+    best = checkpoints.best_metrics.items()
+    return TrainResult(
+        run=folder,
+        best={key: value if math.isfinite(value) else None for key, value in best},
+        rows_per_s=stopwatch.rows_per_s(encoders.num_rows, config.train.batch_size),
+        epochs=trainer.current_epoch,
+    )
+
+
+class _Patience(EarlyStopping):
+    """Lightning's early stopping on our monitor, which a restart after its last word does not forget."""
+
+    def __init__(self, monitor: Monitor, patience: int) -> None:
+        super().__init__(
+            monitor.key,
+            mode=monitor.mode,
+            patience=patience,
+            check_finite=False,
+            check_on_train_epoch_end=False,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class _PlanFile(Callback):
+    """Writes which device holds which table."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            text = pl_module.plan_text
+            if pl_module.train_config.clip is not None:
+                text += (
+                    f"\nGradients are clipped to a norm of {pl_module.train_config.clip}, those of the dense parameters"
+                    " alone: tables are updated inside backward.\n"
+                )
+            write_text(self.file, text)
+
+
+class _Stopwatch(Callback):
+    """Seconds and steps of training, validation left out."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.steps: list[int] = []
+        self._since: float | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.steps.append(batch_idx)
+        if batch_idx + 1 == trainer.num_training_batches:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self._pause()
+
+    def on_validation_start(self, *args: Any, **kwargs: Any) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._since is not None:
+            self.seconds += time.monotonic() - self._since
+            self._since = None
+
+    def rows_per_s(self, num_rows: int, batch_size: int) -> float:
+        rows = sum(min(batch_size, num_rows - k * batch_size) for k in self.steps)
+        return rows / self.seconds if self.seconds > 0 else 0.0
+
+
+def _loggers(config: RunConfig, folder: Path, step: int) -> list[Logger]:
+    loggers: list[Logger] = [JsonLinesLogger(folder / "metrics.jsonl", from_step=step)]
+    for kind in config.train.loggers:
+        if kind == "csv":
+            loggers.append(CSVLogger(folder, name="logs"))
+            continue
+        try:
+            loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "train.loggers: `tensorboard` needs the package tensorboard, which is not installed. Run `pip install"
+                " tensorboard`, or leave it out."
+            ) from error
+    return loggers
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's banners and advice, which speak of a Trainer that the user of the command line never made."""
+    names = ("lightning.pytorch", "lightning.fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            warnings.filterwarnings("ignore", module=r"torch\.|torchrec\.|fbgemm_gpu\.")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

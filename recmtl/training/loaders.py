@@ -1,0 +1,112 @@
+"""Loaders that Lightning can resume in mid-epoch: a position is (epoch, batch), valid on any number of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import polars as pl
+
+from recmtl.batch import Batch
+from recmtl.data import Encoders, Log, batches_in_order
+from recmtl.errors import CheckpointError
+
+__all__ = ["TrainLoader", "ValidLoader"]
+
+
+class Streams(Protocol):
+    """An epoch of batches whose order is a function of (seed, epoch) alone."""
+
+    num_batches: int
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start`, `start` + 1, ... of `epoch`."""
+
+
+class TrainLoader:
+    """Training batches of the epoch that the trainer is in.
+
+    Lightning makes iterators before it knows where a restarted run goes on, so the position is settled when the first
+    batch is asked for. It has a length: without one, Lightning reads a batch ahead and a restart would lose it.
+
+    Args:
+        streams: where batches come from.
+        current_epoch: the epoch that the trainer is in, counted from 0.
+    """
+
+    def __init__(self, streams: Streams, current_epoch: Callable[[], int]) -> None:
+        self._streams = streams
+        self._current_epoch = current_epoch
+        self._epoch = 0
+        self._batch = 0
+        self._resume: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return self._streams.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._epoch, self._batch = self._current_epoch(), 0
+        if self._resume is not None and self._resume[0] == self._epoch:
+            self._batch = self._resume[1]
+        self._resume = None
+        for batch in self._streams.batches(self._epoch, self._batch):
+            self._batch += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: `batch` batches of `epoch` were given out, out of `num_batches`."""
+        epoch, batch = self._resume or (self._epoch, self._batch)
+        return {"epoch": epoch, "batch": batch, "num_batches": len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at a position that `state_dict` gave."""
+        if state["num_batches"] != len(self):
+            raise CheckpointError(
+                f"The checkpoint was made with {state['num_batches']:,} batches an epoch, now there are {len(self):,}: the"
+                " training data or `train.batch_size` changed. Resume with what it was started with."
+            )
+        self._resume = (state["epoch"], state["batch"])
+
+
+class ValidLoader:
+    """Validation batches in the order of the log, the same every time.
+
+    Args:
+        log: the validation rows.
+        encoders: fitted on the training rows.
+        batch_size: rows of a global batch.
+        rank: this process, which reads its share of each batch; shares are padded to equal size.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, log: Log, encoders: Encoders, *, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._log = log
+        self._encoders = encoders
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world_size = world_size
+        self._columns: pl.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return -(-self._log.num_rows // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return batches_in_order(
+            self._log,
+            self._encoders,
+            batch_size=self._batch_size,
+            labels=True,
+            rank=self._rank,
+            world_size=self._world_size,
+            pad=self._world_size > 1,
+        )
+
+    def columns(self, names: Sequence[str]) -> pl.DataFrame | None:
+        """Further columns of all rows, in the order of the log, read once; None without names."""
+        if not names:
+            return None
+        if self._columns is None or set(self._columns.columns) != set(names):
+            self._columns = self._log.lazy(list(dict.fromkeys(names))).collect()
+        return self._columns

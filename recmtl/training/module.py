@@ -1,0 +1,319 @@
+"""MultiTaskModule: the model and its loss, as Lightning knows them.
+
+Shape letters: B rows, H heads, K label columns, T tasks that carry loss.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd as _Dropout
+
+from recmtl.batch import Batch
+from recmtl.config import ObjectiveConfig, RunConfig, TrainConfig
+from recmtl.data import Encoders
+from recmtl.embeddings import layout
+from recmtl.embeddings.sharded import ShardedLookup
+from recmtl.errors import RecMTLError, SpecError
+from recmtl.models import build_net, build_tasks, outcome_metrics
+from recmtl.spec import Spec
+from recmtl.tasks import LossTerms
+from recmtl.towers import TowerConfig
+from recmtl.training.loaders import ValidLoader
+from recmtl.training.optim import TablesAndDense, dense_optimizer
+from recmtl.training.refusals import require_strategy, trainer_problems
+from recmtl.training.strategy import TorchRecStrategy, bare_net
+from recmtl.training.validation import OutcomeColumns, flat_metrics
+
+__all__ = ["MultiTaskModule"]
+
+Position = tuple[Tensor, int] | None
+"""Where a reader of the losses stands: their sums and the number of steps."""
+
+
+class MultiTaskModule(pl.LightningModule):
+    """A multi-task model to be trained with ``Trainer(strategy=TorchRecStrategy())``.
+
+    It logs `train/loss`, `train/<task>/loss` and, after each validation, `valid/<task>/<metric>`. The net is built when
+    the trainer asks for it, its tables without memory; the strategy gives them their place.
+
+    Gradient clipping acts on dense parameters only: the gradients of tables are used up inside backward and are never
+    seen whole.
+
+    Args:
+        config: a `RunConfig`, or a `Spec` together with `tower`.
+        encoders: fitted on the training rows of the same spec.
+        tower: replaces the section `tower`.
+        objective: replaces the section `objective`.
+        train: replaces the section `train`.
+
+    Attributes:
+        net: from a batch to logits; None until the trainer is set up.
+        tasks: loss, populations and probabilities.
+        train_config: how it is trained.
+        plan_text: which device holds which table, in words, once training is set up.
+
+    Raises:
+        SpecError: the sections contradict each other, or the encoders are of another spec.
+    """
+
+    net: nn.Module | None
+
+    def __init__(
+        self,
+        config: RunConfig | Spec,
+        encoders: Encoders,
+        *,
+        tower: TowerConfig | None = None,
+        objective: ObjectiveConfig | None = None,
+        train: TrainConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = _resolved(config, tower=tower, objective=objective, train=train)
+        self.train_config = self.config.train
+        if encoders.spec.features != self.config.features or encoders.spec.labels != self.config.labels:
+            raise SpecError(
+                "encoders: they were fitted for other features or labels than the config has. Fit them anew with"
+                " `Encoders.fit(config, data_dir)`."
+            )
+        self.encoders = encoders
+        objective_kind, normalize = self.config.objective.kind, self.train_config.normalize
+        self.tasks = build_tasks(self.config, objective_kind, normalize, encoders)
+        self.net = None
+        self.plan_text = ""
+        self._outcomes = OutcomeColumns()
+        self._losses = _LossSums()
+        self._logged: Position = None
+        self._shown: Position = None
+        self._is_random = False
+
+    def setup(self, stage: str) -> None:
+        """Refuse what would be silently wrong, before anything is built.
+
+        Raises:
+            SpecError: with every reason.
+        """
+        require_strategy(self.trainer, TorchRecStrategy)
+        problems = trainer_problems(self.trainer, self.train_config, automatic=self.automatic_optimization)
+        outside = [name for name, _ in self.named_parameters() if not name.startswith("net.")]
+        if outside:
+            problems.append(
+                f"parameters outside `net` ({', '.join(f'`{name}`' for name in outside)}) would not be averaged over"
+                " processes. Put them into the tower."
+            )
+        if problems:
+            raise SpecError.all_of(problems)
+
+    def configure_model(self) -> None:
+        """Build the net, its tables without memory; a second call does nothing."""
+        if self.net is not None:
+            return
+        encoders, train = self.encoders, self.train_config
+        tables = layout(self.config, encoders.tables, encoders.single, encoders.bags)
+        lookup = ShardedLookup(tables, train.embedding, seed=train.seed)
+        self.net = build_net(self.config, self.config.tower, encoders, lookup, seed=train.seed)
+        self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with the groups `sparse` and `dense`; add a schedule to it in a subclass."""
+        assert self.net is not None
+        train, net = self.train_config, bare_net(self.net)
+        names = net.dense_tensors()
+        dense = {n: p for n, p in net.named_parameters() if n in names and p.requires_grad}
+        return TablesAndDense(
+            net.lookup.collection.fused_optimizer,
+            dense_optimizer(train.optimizer, dense, lr=train.lr, weight_decay=train.weight_decay),
+            dense,
+            lr=train.embedding.lr,
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients of dense parameters to the Trainer's value or, without one, to the norm `train.clip`."""
+        value = self.train_config.clip if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Copy without waiting for it, where the batch lies in pinned memory."""
+        return batch.to(device, non_blocking=True) if isinstance(batch, Batch) else batch
+
+    def forward(self, batch: Batch) -> Tensor:
+        """What each task predicts, [B, all tasks]: probabilities, and numbers in the unit of a regression's label."""
+        assert self.net is not None
+        return self.tasks.probs(self.net(batch))
+
+    def loss_terms(self, batch: Batch) -> LossTerms:
+        """This rank's part of the loss of the global batch: parts of all ranks sum to the loss. Collective."""
+        assert self.net is not None
+        l2, squares_B = self.train_config.embedding.l2, None
+        if l2 > 0:
+            logits_BH, squares_B = self.net(batch, squares=True)
+        else:
+            logits_BH = self.net(batch)
+        total_weight = _over_ranks(batch.weight_B.sum())
+        observed_weight_T = None
+        if self.train_config.normalize == "observed":
+            own_T = self.tasks.observed_weight(batch.labels_BK, batch.weight_B)
+            observed_weight_T = _over_ranks(own_T)
+        terms = self.tasks.loss(
+            logits_BH,
+            batch.labels_BK,
+            batch.weight_B,
+            total_weight=total_weight,
+            observed_weight_T=observed_weight_T,
+        )
+        if squares_B is None:
+            return terms
+        penalty = 0.5 * l2 * (squares_B * batch.weight_B).sum() / total_weight.clamp(min=1e-12)
+        return LossTerms(terms.total + penalty, terms.by_task)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step; the wrappers average gradients over ranks, so this rank's part counts world size times."""
+        with self._own_randomness():
+            terms = self.loss_terms(batch)
+        self._losses.add(terms)
+        return terms.total * _world_size()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the mean losses since they were last logged, every `log_every_n_steps`."""
+        if (self.trainer.global_step) % self.trainer.log_every_n_steps != 0:
+            return
+        mean, self._logged = self._losses.since(self._logged)
+        mean = _over_ranks(mean)
+        if not bool(mean.isfinite().all()):
+            raise RecMTLError(
+                f"The loss is no longer a finite number at step {self.trainer.global_step:,}. Lower `train.lr` or"
+                " `train.embedding.lr`, or set `train.clip`."
+            )
+        self.log("train/loss", mean[0], prog_bar=True, batch_size=1, rank_zero_only=True)
+        for name, value in zip(self.tasks.trained, mean[1:], strict=True):
+            self.log(f"train/{name}/loss", value, batch_size=1, rank_zero_only=True)
+
+    def recent_losses(self) -> dict[str, float]:
+        """Mean loss of each task since the last call, estimated from this rank; waits for the device."""
+        mean, self._shown = self._losses.since(self._shown)
+        names = ("loss", *self.tasks.trained)
+        return dict(zip(names, (mean * _world_size()).tolist(), strict=True))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep what the model says about the batch."""
+        self._keep(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep what the model says about the batch."""
+        self._keep(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """What each task predicts for this rank's rows, [B, all tasks]."""
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return self(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the exact metrics of all validation rows, as `valid/<task>/<metric>`."""
+        self._log_metrics("valid", self.trainer.val_dataloaders)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the exact metrics of all test rows, as `test/<task>/<metric>`."""
+        self._log_metrics("test", self.trainer.test_dataloaders)
+
+    def _keep(self, batch: Batch) -> None:
+        assert self.net is not None
+        # FBGEMM's lookup has no kernel under inference mode, which Lightning turns on outside of fitting.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self._outcomes.add(self.net(batch), batch)
+
+    def _log_metrics(self, stage: str, loader: object) -> None:
+        outcomes = self._outcomes.take()
+        metrics: dict[str, float] = {}
+        if outcomes is not None:
+            data, aside = self.config.data, None
+            if isinstance(loader, ValidLoader):
+                aside = loader.columns([c for c in (data.group_by, *data.segments) if c is not None])
+            if aside is not None:
+                aside = aside[outcomes.rows_B.numpy()]
+            found = outcome_metrics(
+                copy.deepcopy(self.tasks).cpu(),
+                outcomes.logits_BH,
+                outcomes.labels_BK,
+                outcomes.weight_B,
+                groups=None if aside is None or data.group_by is None else aside[data.group_by],
+                segments={} if aside is None else {column: aside[column] for column in data.segments},
+            )
+            metrics = flat_metrics(found, stage)
+        metrics = self.trainer.strategy.broadcast(metrics)
+        for key, value in metrics.items():
+            self.log(key, torch.tensor(value, dtype=torch.float64), batch_size=1)
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Dropout as a function of (seed, step, rank): a restarted run draws what it would have drawn."""
+        if not self._is_random:
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            step, rank = self.trainer.global_step, self.trainer.global_rank
+            key = f"{self.train_config.seed}/{step}/{rank}".encode()
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()))
+            yield
+
+
+class _LossSums:
+    """Sums of the loss and its terms, on the device: nothing waits for them until someone asks."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self._steps = 0
+
+    def add(self, terms: LossTerms) -> None:
+        values = torch.stack([terms.total, *terms.by_task.values()]).detach().double()
+        self._sums = values if self._sums is None else self._sums + values
+        self._steps += 1
+
+    def since(self, before: Position) -> tuple[Tensor, Position]:
+        """Mean of [loss, term of each task] since `before`, and what to pass next time."""
+        assert self._sums is not None
+        now = (self._sums, self._steps)
+        sums, steps = now if before is None else (now[0] - before[0], now[1] - before[1])
+        return sums / max(steps, 1), now
+
+
+def _resolved(
+    config: RunConfig | Spec,
+    *,
+    tower: TowerConfig | None,
+    objective: ObjectiveConfig | None,
+    train: TrainConfig | None,
+) -> RunConfig:
+    """The config with its sections replaced."""
+    sections = {"tower": tower, "objective": objective, "train": train}
+    given = {name: section for name, section in sections.items() if section is not None}
+    if isinstance(config, RunConfig):
+        return config.model_copy(update=given)
+    if tower is None:
+        raise SpecError("tower: the spec has no such section. Pass `tower=`, such as `tower=MMoEConfig()`.")
+    return RunConfig(**{name: getattr(config, name) for name in Spec.model_fields}, **given)
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _over_ranks(value: Tensor) -> Tensor:
+    """The sum over ranks."""
+    if _world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value

@@ -1,0 +1,133 @@
+"""What a run says while it trains: bars with losses on the terminal, and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from argparse import Namespace
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from recmtl._files import write_text
+from recmtl._progress import Bar, Progress, no_progress
+
+__all__ = ["EpochBars", "JsonLinesLogger"]
+
+
+class EpochBars(Callback):
+    """One bar for each epoch and each validation, with rows/s, time left and the loss of each task.
+
+    Losses are read from the device about once a second, not each step.
+
+    Args:
+        progress: what shows the bars.
+        num_rows: rows of an epoch.
+        batch_size: rows of a global batch.
+        every_s: how often losses are read.
+    """
+
+    def __init__(self, progress: Progress, *, num_rows: int, batch_size: int, every_s: float = 1.0) -> None:
+        self.progress = progress
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.every_s = every_s
+        self._stack = ExitStack()
+        self._bar: Bar | None = None
+        self._shown_s = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not trainer.is_global_zero:
+            self.progress = no_progress
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is None:
+            title = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            done = min(batch_idx * self.batch_size, self.num_rows)
+            self._open(title, self.num_rows, done)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._bar is not None
+        before, after = (min(k * self.batch_size, self.num_rows) for k in (batch_idx, batch_idx + 1))
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        shown = {}
+        if is_last or time.monotonic() - self._shown_s >= self.every_s:
+            shown = pl_module.recent_losses()  # type: ignore[operator]  # of MultiTaskModule
+            self._shown_s = time.monotonic()
+        self._bar.advance(after - before, **shown)
+        if is_last:
+            self._close()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+        self._open("validation", int(sum(trainer.num_val_batches)), 0, "batches")
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.advance(1)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _open(self, title: str, total: int, done: int, unit: str = "rows") -> None:
+        self._bar = self._stack.enter_context(self.progress(title, total, unit, done=done))
+
+    def _close(self) -> None:
+        self._bar = None
+        self._stack.close()
+
+
+class JsonLinesLogger(Logger):
+    """One JSON object a line: ``{"step": 100, "epoch": 0, "train/loss": ...}``; values that are undefined are null.
+
+    Args:
+        file: the file to append to.
+        from_step: a restarted run goes on from here; lines of later steps, which it writes anew, are dropped.
+    """
+
+    def __init__(self, file: Path, *, from_step: int = 0) -> None:
+        super().__init__()
+        self.file = file
+        if file.exists():
+            write_text(file, "".join(line for line in _whole_lines(file) if json.loads(line)["step"] <= from_step))
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """There is one file, whatever the number of restarts."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one line; Lightning counts steps from 0, the file counts the steps that were made."""
+        line: dict[str, Any] = {"step": (step or 0) + 1, "epoch": int(metrics.get("epoch", 0))}
+        line |= {key: value if math.isfinite(value) else None for key, value in metrics.items() if key != "epoch"}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The config of a run stands in its `config.yaml`."""
+
+
+def _whole_lines(file: Path) -> list[str]:
+    """All lines but one that a killed process left half-written."""
+    return [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM end training at the next batch, after a checkpoint; the second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["StopRequest", "TrainingInterrupted"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class TrainingInterrupted(BaseException):
+    """Training was asked to stop, and stopped at a checkpoint.
+
+    Not a `KeyboardInterrupt`: Lightning would end the process on that one.
+    """
+
+
+class StopRequest:
+    """Whether someone asked to stop. Between two batches nothing is half done, so it is acted upon only there.
+
+    Example:
+        >>> stop = StopRequest()
+        >>> with stop.on_signals():
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> stop.requested
+        True
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to SIGINT and SIGTERM inside the block; elsewhere than in the main thread, where Python has no signals,
+        this does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
