@@ -1,0 +1,105 @@
+"""What a column's polars type means to us: an id, a text, a number, or a list of one of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import polars as pl
+
+__all__ = ["Family", "common", "family", "inner", "is_list", "normal"]
+
+Family = Literal["int", "string", "float", "null", "other"]
+"""Integers and booleans; strings and categories; floats and decimals; nothing but nulls; all else."""
+
+
+def is_list(dtype: pl.DataType) -> bool:
+    """Whether each row of the column holds a list.
+
+    Example:
+        >>> is_list(pl.List(pl.Int64())), is_list(pl.Int64())
+        (True, False)
+    """
+    return isinstance(dtype, pl.List | pl.Array)
+
+
+def inner(dtype: pl.DataType) -> pl.DataType:
+    """The type of a list's items; of anything else, its own type.
+
+    Example:
+        >>> inner(pl.List(pl.Int64())), inner(pl.String())
+        (Int64, String)
+    """
+    dtype = normal(dtype)
+    return dtype.inner if isinstance(dtype, pl.List) else dtype  # type: ignore[return-value]
+
+
+def family(dtype: pl.DataType) -> Family:
+    """The family of a type that is no list.
+
+    Example:
+        >>> family(pl.UInt8()), family(pl.Categorical()), family(pl.Float32()), family(pl.Date())
+        ('int', 'string', 'float', 'other')
+    """
+    if dtype.is_integer() or isinstance(dtype, pl.Boolean):
+        return "int"
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return "string"
+    if dtype.is_float() or isinstance(dtype, pl.Decimal):
+        return "float"
+    return "null" if isinstance(dtype, pl.Null) else "other"
+
+
+def normal(dtype: pl.DataType) -> pl.DataType:
+    """The type in which a column is read: categories become strings, fixed-size lists become lists.
+
+    Example:
+        >>> normal(pl.List(pl.Categorical()))
+        List(String)
+    """
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        return pl.String()
+    if isinstance(dtype, pl.Array):
+        item = dtype.inner
+        for length in reversed(dtype.shape[1:]):
+            item = pl.Array(item, length) if not isinstance(item, pl.Array) else item
+        return pl.List(normal(item))  # type: ignore[arg-type]
+    if isinstance(dtype, pl.List):
+        return pl.List(normal(dtype.inner))  # type: ignore[arg-type]
+    return dtype
+
+
+def common(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
+    """The type that holds the columns of two files, or None where they are different things.
+
+    Integers of any width go together (as the wider one, at most Int64 if one is signed), and so do floats; a column of
+    nothing but nulls goes with anything.
+
+    Example:
+        >>> common(pl.Int8(), pl.Int32()), common(pl.UInt8(), pl.Int8()), common(pl.Int64(), pl.String())
+        (Int32, Int16, None)
+    """
+    first, second = normal(first), normal(second)
+    if first == second or isinstance(second, pl.Null):
+        return first
+    if isinstance(first, pl.Null):
+        return second
+    if first.is_integer() and second.is_integer():
+        return _wider(first, second)
+    if first.is_float() and second.is_float():
+        return pl.Float64()
+    if isinstance(first, pl.List) and isinstance(second, pl.List):
+        item = common(first.inner, second.inner)  # type: ignore[arg-type]
+        return None if item is None else pl.List(item)
+    return None
+
+
+_SIGNED = (pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64())
+_UNSIGNED = (pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64())
+
+
+def _wider(first: pl.DataType, second: pl.DataType) -> pl.DataType:
+    if first.is_signed_integer() == second.is_signed_integer():
+        order = _SIGNED if first.is_signed_integer() else _UNSIGNED
+        return max(first, second, key=order.index)
+    signed, unsigned = (first, second) if first.is_signed_integer() else (second, first)
+    return _SIGNED[min(3, max(_SIGNED.index(signed), _UNSIGNED.index(unsigned) + 1))]  # type: ignore[arg-type]

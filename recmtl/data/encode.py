@@ -1,0 +1,242 @@
+"""Encoders: fitted on training rows, they turn a frame into a Batch.
+
+Shape letters: B rows, F single-valued sparse features, D dense features, K label columns, N items of a list column.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recmtl._checks import suggest
+from recmtl._progress import Progress
+from recmtl.batch import Batch, Ragged
+from recmtl.data import store
+from recmtl.data.columns import needed_columns
+from recmtl.data.counts import EncodeCounts
+from recmtl.data.dense import normalise, read_dense
+from recmtl.data.dtypes import family, is_list
+from recmtl.data.fit import Fitted, fit, null_problem
+from recmtl.data.labels import Population, label_problems, read_labels, read_weight
+from recmtl.data.lists import FlatList, cut, flatten, flatten_weights
+from recmtl.data.mappers import VocabMapper
+from recmtl.data.problems import Problem, raise_all
+from recmtl.data.scan import Log
+from recmtl.data.split import open_splits
+from recmtl.errors import DataError
+from recmtl.spec import SequenceFeature, SparseFeature, Spec
+
+__all__ = ["Encoders"]
+
+
+class Encoders:
+    """Vocabularies, borders, statistics: everything between a column and a model's input.
+
+    A table that several features share is fitted on the column of its owner alone.
+
+    Attributes:
+        spec: what they were fitted for.
+        tables: table -> number of rows, row 0 (out-of-vocabulary) included; order of `spec.tables`.
+        single: single-valued sparse features, the rows of `Batch.ids_FB`.
+        bags: list-valued sparse features.
+        labels: the columns of `Batch.labels_BK`.
+        base_rates: binary task without `product_of` -> weighted positive rate on observed training rows.
+        label_scales: regression task -> weighted mean and standard deviation on observed training rows.
+        populations: task -> observed training rows and positives among them.
+        num_rows: training rows.
+    """
+
+    def __init__(self, fitted: Fitted) -> None:
+        self._fitted = fitted
+        self.spec = fitted.spec
+        self.tables: dict[str, int] = {table: mapper.rows for table, mapper in fitted.mappers.items()}
+        self.single: tuple[str, ...] = fitted.single
+        self.bags: tuple[str, ...] = fitted.bags
+        self.labels: tuple[str, ...] = fitted.spec.labels
+        self.base_rates: dict[str, float] = fitted.base_rates
+        self.label_scales: dict[str, tuple[float, float]] = fitted.label_scales
+        self.populations: dict[str, Population] = fitted.populations
+        self.num_rows: int = fitted.num_rows
+        sparse = {feature.name: feature for feature in fitted.spec.sparse}
+        self._single = [sparse[name] for name in fitted.single]
+        self._bags = [sparse[name] for name in fitted.bags]
+
+    @classmethod
+    def fit(
+        cls,
+        spec: Spec,
+        data_dir: Path | str | None = None,
+        *,
+        progress: Progress | None = None,
+        train: Log | None = None,
+    ) -> Encoders:
+        """Fit on the training rows, in one pass.
+
+        Args:
+            spec: data, features and tasks (a `RunConfig` is one).
+            data_dir: what paths of the spec are relative to (default: the working directory).
+            progress: shows how far it is.
+            train: training rows that are open already, instead of those the spec names.
+
+        Raises:
+            DataError: see `open_log`, `check_columns` and the rules of the features.
+        """
+        log = train if train is not None else open_splits(spec.data, Path(data_dir or ".")).train
+        plain = Spec(**{name: getattr(spec, name) for name in Spec.model_fields})
+        return cls(fit(plain, log, progress))
+
+    def save(self, folder: Path) -> None:
+        """Write them to a folder, which appears whole or not at all."""
+        store.save(self._fitted, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Encoders:
+        """Read them from a folder.
+
+        Raises:
+            CheckpointError: a file is missing or corrupt.
+        """
+        return cls(store.load(folder))
+
+    def columns(self, *, labels: bool) -> list[str]:
+        """Columns that `encode` needs."""
+        return needed_columns(self.spec, labels=labels)
+
+    @property
+    def row_bytes(self) -> float:
+        """Memory of an encoded training row, on the average."""
+        size = 8.0 * len(self.single) + 4 * len(self.spec.dense) + 4 * len(self.labels) + 12
+        weighted = {f.name for f in self._bags if f.weights is not None}
+        items = self._fitted.mean_lengths.items()
+        return size + sum(8 + (12 if name in weighted else 8) * length for name, length in items)
+
+    def encode(
+        self, frame: pl.DataFrame, *, labels: bool, first_row: int = 0, counts: EncodeCounts | None = None
+    ) -> Batch:
+        """Encode all rows of a frame.
+
+        Args:
+            frame: has at least `columns(labels=labels)`.
+            labels: whether to read labels and sample weights; without them K is 0 and every weight 1.
+            first_row: number of the first row in its log.
+            counts: where values, nulls and out-of-vocabulary ids are counted.
+
+        Raises:
+            DataError: missing columns, other types than when fitted, values that the spec forbids; all of them at once.
+        """
+        self._check(frame, labels=labels)
+        work = _Encoding(self._fitted, frame, counts)
+        ids_FB = np.empty((len(self._single), frame.height), np.int64)
+        for f, feature in enumerate(self._single):
+            ids_FB[f] = work.ids(feature, frame[feature.name])
+        dense_DB = work.dense()
+        bags = {feature.name: work.bag(feature) for feature in self._bags}
+        sequences = {feature.name: work.sequence(feature) for feature in self.spec.sequences}
+        labels_BK, weight_B = work.labels() if labels else (np.empty((frame.height, 0), np.float32), None)
+        raise_all(work.problems)
+        if counts is not None:
+            counts.add(work.counts)
+        return Batch(
+            ids_FB=_tensor(ids_FB),
+            dense_DB=_tensor(dense_DB),
+            bags=bags,
+            sequences=sequences,
+            labels_BK=_tensor(labels_BK),
+            weight_B=torch.ones(frame.height) if weight_B is None else _tensor(weight_B),
+            rows_B=torch.arange(first_row, first_row + frame.height),
+        )
+
+    def _check(self, frame: pl.DataFrame, *, labels: bool) -> None:
+        schema = frame.schema
+        problems = [
+            f"column `{column}` is missing.{suggest(column, schema)}"
+            for column in self.columns(labels=labels)
+            if column not in schema
+        ]
+        lists = {*self.bags, *(feature.name for feature in self.spec.sequences)}
+        for name in (*self.single, *lists):
+            dtype = schema.get(name, pl.Null())
+            if family(dtype) != "null" and is_list(dtype) != (name in lists):
+                fitted = "lists" if name in lists else "single values"
+                problems.append(f"column `{name}` is {dtype}, but it was fitted on {fitted}. Write it as in training.")
+        for feature in self.spec.dense:
+            dtype = schema.get(feature.name, pl.Null())
+            if family(dtype) not in ("int", "float", "null"):
+                problems.append(f"column `{feature.name}` is {dtype}, the spec says dense (Float32). Write it as a number.")
+        if problems:
+            raise DataError.all_of(problems)
+
+
+class _Encoding:
+    """One frame under way: its columns become arrays, problems and counts are gathered."""
+
+    def __init__(self, fitted: Fitted, frame: pl.DataFrame, counts: EncodeCounts | None) -> None:
+        self.fitted, self.frame = fitted, frame
+        self.counting = counts is not None
+        self.counts = EncodeCounts()
+        self.problems: list[Problem] = []
+
+    def ids(
+        self, feature: SparseFeature | SequenceFeature, values: pl.Series, num_null_lists: int = 0
+    ) -> NDArray[np.int64]:
+        """The row of each value in the feature's table."""
+        mapper = self.fitted.mappers[self.fitted.spec.table_of(feature)]
+        rows = mapper(values)
+        if self.counting or feature.nulls == "error":
+            num_zero = len(rows) - int(np.count_nonzero(rows))
+            # Buckets and hashes send nothing but nulls (and NaN) to row 0.
+            num_nulls = values.null_count() if isinstance(mapper, VocabMapper) else num_zero
+            oov = num_zero - num_nulls
+            num_nulls += num_null_lists
+            self.counts.count(feature.name, values=len(rows), nulls=num_nulls, oov=oov)
+            if num_nulls and feature.nulls == "error":
+                self.problems.append(null_problem(feature.name, num_nulls))
+        return rows
+
+    def dense(self) -> NDArray[np.float32]:
+        """All dense features, [D, B]."""
+        features = self.fitted.spec.dense
+        dense_DB = np.empty((len(features), self.frame.height), np.float32)
+        for feature, out in zip(features, dense_DB, strict=True):
+            filled = read_dense(feature, self.frame[feature.name])
+            normalise(self.fitted.scales[feature.name], filled.values, out)
+            self.problems += filled.problems
+            self.counts.count(feature.name, values=self.frame.height, nulls=filled.num_filled)
+        return dense_DB
+
+    def bag(self, feature: SparseFeature) -> Ragged:
+        """A list-valued sparse feature."""
+        flat = flatten(self.frame[feature.name])
+        weights_N = None
+        if feature.weights is not None:
+            numbers, problems = flatten_weights(self.frame[feature.weights], flat)
+            self.problems += problems
+            weights_N = _tensor(numbers)
+        return self._ragged(feature, flat, weights_N)
+
+    def sequence(self, feature: SequenceFeature) -> Ragged:
+        """A sequence, cut to `max_len`."""
+        return self._ragged(feature, flatten(cut(feature, self.frame[feature.name])), None)
+
+    def labels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Labels [B, K] and sample weights [B]."""
+        spec = self.fitted.spec
+        labels_KB = read_labels(spec, self.frame)
+        self.problems += label_problems(spec, self.frame, labels_KB)
+        weight_B, problems = read_weight(spec, self.frame)
+        self.problems += problems
+        return np.ascontiguousarray(labels_KB.T, np.float32), weight_B.astype(np.float32)
+
+    def _ragged(self, feature: SparseFeature | SequenceFeature, flat: FlatList, weights_N: Tensor | None) -> Ragged:
+        values = self.ids(feature, flat.values, flat.num_null_lists)
+        return Ragged(_tensor(values), _tensor(flat.lengths), weights_N)
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    """The array as a tensor; copied only where it is a view of what polars owns."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

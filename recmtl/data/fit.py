@@ -1,0 +1,190 @@
+"""Fitting encoders: one pass over the training rows, piece by piece, within the memory budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recmtl._progress import Progress, silent_if_none
+from recmtl.data.columns import needed_columns
+from recmtl.data.dense import DenseFit, DenseScale, read_dense
+from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.hashing import permutation, splitmix64
+from recmtl.data.labels import LabelCounts, Population, label_problems, read_labels, read_weight
+from recmtl.data.lists import cut, flatten, flatten_weights
+from recmtl.data.mappers import (
+    BucketMapper,
+    HashMapper,
+    IdFamily,
+    Mapper,
+    VocabMapper,
+    as_ids,
+    quantile_borders,
+)
+from recmtl.data.problems import Problem, Tally
+from recmtl.data.scan import Log, check_columns
+from recmtl.data.vocab import VocabCounter
+from recmtl.errors import DataError
+from recmtl.spec import SequenceFeature, SparseFeature, Spec
+
+__all__ = ["SAMPLE_ROWS", "Fitted", "fit"]
+
+SAMPLE_ROWS = 1_000_000
+"""Training rows that quantiles are taken from."""
+_PIECE_ROWS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """All that encoders know; what is saved with a run."""
+
+    spec: Spec
+    mappers: dict[str, Mapper]
+    """Table -> how a value becomes one of its rows, in the order of `spec.tables`."""
+    scales: dict[str, DenseScale]
+    """Dense feature -> its normalisation."""
+    single: tuple[str, ...]
+    bags: tuple[str, ...]
+    mean_lengths: dict[str, float]
+    """List column -> mean number of items of a row, after the cut to `max_len`."""
+    base_rates: dict[str, float]
+    label_scales: dict[str, tuple[float, float]]
+    populations: dict[str, Population]
+    num_rows: int
+
+
+def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
+    """Fit everything on the rows of `log`.
+
+    Raises:
+        DataError: missing or unusable columns; values that the spec forbids, counted over the whole log; a vocabulary that
+            does not fit into `data.memory`.
+    """
+    check_columns(log, spec, labels=True)
+    run = _Run(spec, log)
+    columns = needed_columns(spec, labels=True)
+    rows = max(1024, min(_PIECE_ROWS, spec.data.memory_bytes // (64 * len(columns))))
+    with silent_if_none(progress)("fit encoders", log.num_rows, "rows") as bar:
+        for start in range(0, log.num_rows, rows):
+            frame = log.read(columns, start, start + rows)
+            run.add(frame, start)
+            bar.advance(frame.height)
+    return run.finish()
+
+
+class _Run:
+    """The state of one pass."""
+
+    def __init__(self, spec: Spec, log: Log) -> None:
+        self.spec, self.log = spec, log
+        lists = {f.name for f in spec.sparse if is_list(log.schema[f.name])}
+        self.single = tuple(f.name for f in spec.sparse if f.name not in lists)
+        self.bags = tuple(f.name for f in spec.sparse if f.name in lists)
+        owners = [spec.table_owner(table) for table in spec.tables]
+        self.counters = {f.name: VocabCounter(f.vocab.min_count) for f in owners if f.vocab is not None}
+        self.samples: dict[str, list[NDArray[np.float64]]] = {f.name: [] for f in owners if isinstance(f.buckets, int)}
+        self.dense = {f.name: DenseFit() for f in spec.dense}
+        self.items = dict.fromkeys((*self.bags, *(f.name for f in spec.sequences)), 0)
+        self.labels = LabelCounts(spec)
+        self.tally = Tally()
+
+    def add(self, frame: pl.DataFrame, start: int) -> None:
+        """Take the rows `start`, ... in."""
+        for feature in (*self.spec.sparse, *self.spec.sequences):
+            self._add_ids(feature, frame, start)
+        for dense in self.spec.dense:
+            filled = read_dense(dense, frame[dense.name])
+            self.tally.add(filled.problems)
+            self.dense[dense.name].add(filled.values)
+        labels_KB = read_labels(self.spec, frame)
+        weight_B, problems = read_weight(self.spec, frame)
+        self.tally.add(label_problems(self.spec, frame, labels_KB))
+        self.tally.add(problems)
+        self.labels.add(labels_KB, weight_B)
+        self._check_memory(start + frame.height)
+
+    def finish(self) -> Fitted:
+        """What was learnt, or every problem that was met."""
+        problems = self.tally.messages(self.log.name)
+        # Labels that are wrong in themselves make what follows from them meaningless.
+        problems = problems or self.labels.problems(self.log.name)
+        if problems:
+            raise DataError.all_of(problems)
+        return Fitted(
+            spec=self.spec,
+            mappers={table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables},
+            scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
+            single=self.single,
+            bags=self.bags,
+            mean_lengths={name: count / self.log.num_rows for name, count in self.items.items()},
+            base_rates=self.labels.base_rates(),
+            label_scales=self.labels.label_scales(),
+            populations=self.labels.populations(),
+            num_rows=self.log.num_rows,
+        )
+
+    def _add_ids(self, feature: SparseFeature | SequenceFeature, frame: pl.DataFrame, start: int) -> None:
+        column = frame[feature.name]
+        num_nulls, values = column.null_count(), column
+        if feature.name in self.items:
+            column = cut(feature, column) if isinstance(feature, SequenceFeature) else column
+            flat = flatten(column)
+            self.items[feature.name] += len(flat.values)
+            num_nulls, values = num_nulls + flat.values.null_count(), flat.values
+            if isinstance(feature, SparseFeature) and feature.weights is not None:
+                self.tally.add(flatten_weights(frame[feature.weights], flat)[1])
+        if num_nulls and feature.nulls == "error":
+            self.tally.add([null_problem(feature.name, num_nulls)])
+        if feature.name in self.counters:
+            if feature.name in self.items and is_list(column.dtype):
+                values = flatten(column.list.unique()).values  # `min_count` counts rows
+            self.counters[feature.name].add(as_ids(values, self._family(feature.name)))
+        elif feature.name in self.samples:
+            self.samples[feature.name].append(self._sampled(column, start))
+
+    def _sampled(self, column: pl.Series, start: int) -> NDArray[np.float64]:
+        """About `SAMPLE_ROWS` rows of the whole log, chosen by the hash of their numbers."""
+        if self.log.num_rows > SAMPLE_ROWS:
+            limit = np.uint64(2**64 * SAMPLE_ROWS // self.log.num_rows)
+            chosen = splitmix64(np.arange(start, start + len(column))) < limit
+            column = column.filter(pl.Series(chosen))
+        values = flatten(column).values if is_list(column.dtype) else column
+        return values.cast(pl.Float64).to_numpy()
+
+    def _family(self, table: str) -> IdFamily:
+        return "string" if family(inner(self.log.schema[table])) == "string" else "int"
+
+    def _mapper(self, owner: SparseFeature | SequenceFeature) -> Mapper:
+        if owner.vocab is not None:
+            return VocabMapper(self.counters[owner.name].finish())
+        if owner.hash is not None:
+            return HashMapper(owner.hash, self._family(owner.name))
+        if not isinstance(owner.buckets, int):
+            return BucketMapper(np.array(owner.buckets, np.float64))
+        sample = np.concatenate(self.samples[owner.name])
+        if len(sample) > SAMPLE_ROWS:
+            sample = sample[permutation(len(sample), 0)[:SAMPLE_ROWS]]
+        return BucketMapper(quantile_borders(sample, owner.buckets))
+
+    def _check_memory(self, rows_read: int) -> None:
+        budget = self.spec.data.memory_bytes
+        if sum(counter.num_bytes for counter in self.counters.values()) <= budget:
+            return
+        num_ids = {name: counter.num_ids for name, counter in self.counters.items()}  # merges what is pending
+        sizes = {name: counter.num_bytes for name, counter in self.counters.items()}
+        if sum(sizes.values()) <= budget:
+            return
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise DataError(
+            f"feature `{largest}`: {num_ids[largest]:,} different ids in {rows_read:,} of {self.log.num_rows:,} rows take "
+            f"{sizes[largest] / 2**20:,.1f} MiB, the vocabularies together more than `data.memory` ({self.spec.data.memory}). "
+            "Use `hash` instead of `vocab`, or raise `data.memory`."
+        )
+
+
+def null_problem(column: str, count: int) -> Problem:
+    """Nulls in a feature whose rule forbids them."""
+    return Problem(column, "null", count, "values are null, and `nulls` is `error`. Repair the column, or use `nulls: oov`.")

@@ -1,0 +1,72 @@
+"""List columns: flat values and the length of each row's list."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recmtl.data.dtypes import inner, is_list
+from recmtl.data.problems import Problem
+from recmtl.spec import SequenceFeature
+
+__all__ = ["FlatList", "cut", "flatten", "flatten_weights"]
+
+
+class FlatList(NamedTuple):
+    """The items of row 0, then those of row 1, and so on; a null list has none."""
+
+    values: pl.Series
+    lengths: NDArray[np.int64]
+    num_null_lists: int
+
+
+def flatten(lists: pl.Series) -> FlatList:
+    """Take a list column apart.
+
+    Example:
+        >>> flat = flatten(pl.Series([[1, None], None, [], [2]]))
+        >>> flat.values.to_list(), flat.lengths.tolist()
+        ([1, None, 2], [2, 0, 0, 1])
+    """
+    if not is_list(lists.dtype):  # a column of nothing but nulls
+        return FlatList(pl.Series(lists.name, [], pl.Null), np.zeros(len(lists), np.int64), len(lists))
+    if isinstance(lists.dtype, pl.Array):
+        lists = lists.cast(pl.List(inner(lists.dtype)))
+    lengths = lists.list.len().fill_null(0).cast(pl.Int64).to_numpy()
+    values = lists.explode(empty_as_null=False, keep_nulls=False)
+    return FlatList(values, lengths, lists.null_count())
+
+
+def cut(feature: SequenceFeature, lists: pl.Series) -> pl.Series:
+    """The last (or first) `max_len` items of each list.
+
+    Example:
+        >>> feature = SequenceFeature(name="seen", type="sequence", table="item", max_len=2)
+        >>> cut(feature, pl.Series([[1, 2, 3], [4]])).to_list()
+        [[2, 3], [4]]
+    """
+    if not is_list(lists.dtype):
+        return lists
+    if isinstance(lists.dtype, pl.Array):
+        lists = lists.cast(pl.List(inner(lists.dtype)))
+    return lists.list.tail(feature.max_len) if feature.keep_last else lists.list.head(feature.max_len)
+
+
+def flatten_weights(weights: pl.Series, items: FlatList) -> tuple[NDArray[np.float32], list[Problem]]:
+    """The weights of a bag's items, and what is wrong with them: other lengths, nulls, NaN, infinite ones."""
+    flat = flatten(weights)
+    differ = np.flatnonzero(flat.lengths != items.lengths)
+    if len(differ):
+        first = int(differ[0])
+        text = (
+            f"rows have another number of weights than `{items.values.name}` has items (for example {flat.lengths[first]} "
+            f"for {items.lengths[first]}). Write one weight for each item."
+        )
+        return np.zeros(len(items.values), np.float32), [Problem(weights.name, "lengths", len(differ), text)]
+    numbers = flat.values.cast(pl.Float32).to_numpy()
+    num_bad = int((~np.isfinite(numbers)).sum())
+    text = "weights are null, NaN or infinite. Repair the column."
+    return numbers, [Problem(weights.name, "weights", num_bad, text)] if num_bad else []

@@ -1,0 +1,142 @@
+"""How a value becomes a row of its table: by a vocabulary, a hash or buckets. Row 0 is for nulls and unknown values."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recmtl.data.dtypes import family, normal
+from recmtl.data.hashing import splitmix64, xxh3_64
+from recmtl.data.vocab import Vocabulary, as_int64
+from recmtl.errors import DataError
+
+__all__ = ["BucketMapper", "HashMapper", "IdFamily", "Mapper", "VocabMapper", "as_ids", "quantile_borders"]
+
+IdFamily = Literal["int", "string", "number"]
+"""Of what family the values of a table are: integers, strings, or (buckets) numbers of any type."""
+
+
+class Mapper(Protocol):
+    """Values to rows."""
+
+    @property
+    def family(self) -> IdFamily:
+        """The family that values must be of; recorded when fitted, required ever after."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table, row 0 included; every id is below it."""
+
+    def __call__(self, values: pl.Series) -> NDArray[np.int64]:
+        """The row of each value."""
+
+
+class VocabMapper:
+    """Rows by a vocabulary."""
+
+    def __init__(self, vocab: Vocabulary) -> None:
+        self.vocab = vocab
+
+    @property
+    def family(self) -> IdFamily:
+        """Strings or integers."""
+        return "string" if self.vocab.ids.dtype == pl.String else "int"
+
+    @property
+    def rows(self) -> int:
+        """One row an id, and row 0."""
+        return self.vocab.rows
+
+    def __call__(self, values: pl.Series) -> NDArray[np.int64]:
+        """The row of each id; 0 for unknown ones and nulls."""
+        return self.vocab.lookup(as_ids(values, self.family))
+
+
+class HashMapper:
+    """Rows by a stable hash: 1 + splitmix64(integer) mod `size`, 1 + xxh3-64(string) mod `size`.
+
+    Example:
+        >>> HashMapper(1000, "int")(pl.Series([0, None]))
+        array([536,   0])
+    """
+
+    def __init__(self, size: int, family: IdFamily) -> None:
+        self.size = size
+        self.family: IdFamily = family
+
+    @property
+    def rows(self) -> int:
+        """`size` rows, and row 0."""
+        return self.size + 1
+
+    def __call__(self, values: pl.Series) -> NDArray[np.int64]:
+        """The row of each value; 0 for nulls."""
+        ids = as_ids(values, self.family)
+        hashes = xxh3_64(ids) if self.family == "string" else splitmix64(ids.fill_null(0).to_numpy())
+        rows = (hashes % np.uint64(self.size)).view(np.int64) + 1
+        if ids.null_count():
+            rows[ids.is_null().to_numpy()] = 0
+        return rows
+
+
+class BucketMapper:
+    """Rows by the borders of a number's buckets; a value equal to a border goes right.
+
+    Example:
+        >>> BucketMapper(np.array([18.0, 25.0]))(pl.Series([17, 18, 30, None]))
+        array([1, 2, 3, 0])
+    """
+
+    family: IdFamily = "number"
+
+    def __init__(self, borders: NDArray[np.float64]) -> None:
+        self.borders = borders
+
+    @property
+    def rows(self) -> int:
+        """One row a bucket, and row 0."""
+        return len(self.borders) + 2
+
+    def __call__(self, values: pl.Series) -> NDArray[np.int64]:
+        """The row of each number; 0 for null and NaN."""
+        numbers = values.cast(pl.Float64).to_numpy()  # nulls become NaN
+        rows = np.searchsorted(self.borders, numbers, side="right") + 1
+        rows[np.isnan(numbers)] = 0
+        return rows
+
+
+def quantile_borders(sample: NDArray[np.float64], num_buckets: int) -> NDArray[np.float64]:
+    """Borders of at most `num_buckets` about equally full buckets; values that are too frequent get a bucket alone.
+
+    Example:
+        >>> quantile_borders(np.arange(8.0), 4)
+        array([2., 4., 6.])
+    """
+    numbers = np.sort(sample[~np.isnan(sample)])
+    if not len(numbers):
+        return np.empty(0)
+    # Border i is the first value of which at least i / num_buckets of the values lie below its place.
+    places = -(-np.arange(1, num_buckets) * len(numbers) // num_buckets)
+    borders = np.unique(numbers[np.minimum(places, len(numbers) - 1)])
+    return borders[borders > numbers[0]]
+
+
+def as_ids(values: pl.Series, expected: IdFamily) -> pl.Series:
+    """Values as Int64 or String, whichever their table was fitted on.
+
+    Raises:
+        DataError: values of the other family.
+    """
+    found = family(values.dtype)
+    if found == "null":
+        return values.cast(pl.Int64 if expected == "int" else pl.String)
+    if found != expected:
+        words = {"int": "integers", "string": "strings"}[expected]
+        raise DataError(
+            f"column `{values.name}` is {normal(values.dtype)}, but it was fitted on {words}. Cast it to "
+            f"{'Int64' if expected == 'int' else 'String'}."
+        )
+    return as_int64(values) if expected == "int" else values.cast(pl.String)

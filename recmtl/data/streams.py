@@ -1,0 +1,163 @@
+"""Training batches: shuffled, the same at every world size, resumable at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recmtl.batch import Batch
+from recmtl.data.encode import Encoders
+from recmtl.data.order import EpochOrder, Plan, Pool, plan
+from recmtl.data.pools import concat, gather_pool, pad_to
+from recmtl.data.prefetch import prefetched
+from recmtl.data.scan import Log
+from recmtl.errors import DataError, SpecError
+
+__all__ = ["TrainStreams", "encode_rows"]
+
+_PIECE_ROWS = 1 << 17
+
+
+class TrainStreams:
+    """This rank's rows of the global batches of any epoch.
+
+    The order of an epoch depends on (seed, epoch) and the memory budget alone. Every row is given out once an epoch; the last
+    batches are filled with rows of weight 0, so that every rank has equally many batches of equal size. A log whose encoded
+    rows fit into the budget is encoded once and kept (by every rank), in fully random order. A larger one is read again each
+    epoch: each stream holds one pool of shuffled rows at a time.
+
+    Args:
+        log: training rows.
+        encoders: turn them into batches.
+        batch_size: rows of a global batch, a multiple of `streams`.
+        seed: of the order.
+        streams: virtual streams; row k of them is a share of batch k.
+        memory_bytes: budget of the pools, all ranks together (each rank, where the log is kept in memory).
+        rank: which streams are this process's: `rank`, `rank + world_size`, ...
+        world_size: number of processes; divides `streams`.
+
+    Raises:
+        SpecError: sizes that don't divide.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        encoders: Encoders,
+        *,
+        batch_size: int,
+        seed: int,
+        streams: int = 8,
+        memory_bytes: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        problems = []
+        if streams % world_size:
+            problems.append(
+                f"`train.streams` is {streams}, but {world_size} processes train: their number must divide it. Use "
+                f"`train.streams={-(-streams // world_size) * world_size}`."
+            )
+        if batch_size % streams:
+            problems.append(
+                f"`train.batch_size` is {batch_size}, but it must be a multiple of `train.streams` ({streams}). Use "
+                f"`train.batch_size={-(-batch_size // streams) * streams}`."
+            )
+        if problems:
+            raise SpecError.all_of(problems)
+        self.log, self.encoders, self.seed = log, encoders, seed
+        self.batch_size = batch_size // world_size
+        self.plan: Plan = plan(
+            np.array([group.num_rows for group in log.row_groups], np.int64),
+            streams=streams,
+            share=batch_size // streams,
+            row_bytes=encoders.row_bytes,
+            memory_bytes=memory_bytes,
+        )
+        self._mine = range(rank, streams, world_size)
+        self._kept: Batch | None = None
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches of an epoch."""
+        return self.plan.num_batches
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's rows of the global batches `start`, `start + 1`, ... of an epoch, `batch_size / world_size` each.
+
+        Only what is needed from `start` on is read; one thread reads ahead.
+
+        Raises:
+            DataError: a file that is corrupt, or values that the spec forbids.
+        """
+        order = EpochOrder(self.plan, self.seed, epoch)
+        batches = self._from_memory(order, start) if self.plan.in_memory else self._from_pools(order, start)
+        return prefetched(pad_to(batch, self.batch_size) for batch in batches)
+
+    def _from_memory(self, order: EpochOrder, start: int) -> Iterator[Batch]:
+        if self._kept is None:
+            everything = Pool(0, 0, ((0, self.plan.num_rows),))
+            self._kept = _load(self.log, self.encoders, everything)
+        line = order.rows()
+        streams = [line[slice(*self.plan.stream_range(stream))] for stream in self._mine]
+        for k in range(start, self.num_batches):
+            share = slice(k * self.plan.share, (k + 1) * self.plan.share)
+            yield self._kept.select(torch.from_numpy(np.concatenate([rows[share] for rows in streams])))
+
+    def _from_pools(self, order: EpochOrder, start: int) -> Iterator[Batch]:
+        streams = [_Stream(self.log, self.encoders, order, stream, start * self.plan.share) for stream in self._mine]
+        for _ in range(start, self.num_batches):
+            yield concat([part for stream in streams for part in stream.take(self.plan.share)])
+
+
+class _Stream:
+    """A place in a stream, and the pool around it."""
+
+    def __init__(self, log: Log, encoders: Encoders, order: EpochOrder, number: int, place: int) -> None:
+        self.log, self.encoders, self.order, self.number, self.place = log, encoders, order, number, place
+        low, high = order.plan.stream_range(number)
+        self.num_rows = high - low
+        self.pool: Pool | None = None
+        self.rows: Batch | None = None
+        self.shuffled: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def take(self, count: int) -> Iterator[Batch]:
+        """The next `count` rows, or as many as are left, in parts (at least one, that may be empty)."""
+        stop = min(self.place + count, self.num_rows)
+        while True:
+            rows, pool = self._around(min(self.place, self.num_rows - 1))
+            chosen = self.shuffled[self.place - pool.start : stop - pool.start]
+            yield rows.select(torch.from_numpy(chosen))
+            self.place += len(chosen)
+            if self.place >= stop:
+                return
+
+    def _around(self, place: int) -> tuple[Batch, Pool]:
+        if self.rows is None or self.pool is None or not 0 <= place - self.pool.start < self.pool.num_rows:
+            self.rows = None  # its memory is needed for the next one
+            self.pool = self.order.pool(self.number, place)
+            self.rows = _load(self.log, self.encoders, self.pool)
+            self.shuffled = self.order.shuffled(self.number, self.pool)
+        return self.rows, self.pool
+
+
+def encode_rows(log: Log, encoders: Encoders, start: int, stop: int) -> Batch:
+    """Rows of a training log, encoded with labels; errors say where they are."""
+    frame = log.read(encoders.columns(labels=True), start, stop)
+    try:
+        return encoders.encode(frame, labels=True, first_row=start)
+    except DataError as error:
+        where = f"{log.name}, rows {start} to {stop - 1}"
+        raise DataError.all_of([f"{where}: {line}" for line in str(error).splitlines()]) from error
+
+
+def _load(log: Log, encoders: Encoders, pool: Pool) -> Batch:
+    parts = (
+        encode_rows(log, encoders, low, min(low + _PIECE_ROWS, stop))
+        for start, stop in pool.ranges
+        for low in range(start, stop, _PIECE_ROWS)
+    )
+    return gather_pool(parts, pool.num_rows)

@@ -1,0 +1,181 @@
+"""Vocabularies: the ids seen in training rows, each with a table row of its own; row 0 is for all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recmtl.data.hashing import xxh3_64
+from recmtl.errors import DataError
+
+__all__ = ["VocabCounter", "Vocabulary", "as_int64"]
+
+_BLOCK = 1 << 16
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Vocabulary:
+    """Ids in the order of their rows 1, 2, ...: by descending count, equal counts by value.
+
+    Attributes:
+        ids: Int64 or String, without nulls and duplicates.
+        counts: number of training rows of each id.
+
+    Example:
+        >>> vocab = Vocabulary(pl.Series(["b", "a"]), pl.Series([7, 3]))
+        >>> vocab.lookup(pl.Series(["a", "z", None, "b"])), vocab.rows
+        (array([2, 0, 0, 1]), 3)
+    """
+
+    def __init__(self, ids: pl.Series, counts: pl.Series) -> None:
+        self.ids = ids
+        self.counts = counts
+        self._index = _index(_keys(ids))
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table, row 0 included."""
+        return len(self.ids) + 1
+
+    def lookup(self, values: pl.Series) -> NDArray[np.int64]:
+        """The row of each value (of the family of `ids`); 0 for a null and for an id that is not in the vocabulary."""
+        rows = self._index.lookup(_keys(values))
+        if values.null_count():
+            rows[values.is_null().to_numpy()] = 0
+        return rows
+
+
+class VocabCounter:
+    """Counts ids piece by piece, then makes the vocabulary.
+
+    Args:
+        min_count: ids seen less often are left out.
+    """
+
+    def __init__(self, min_count: int) -> None:
+        self.min_count = min_count
+        self._parts: list[pl.DataFrame] = []
+        self._pending = 0
+        self._merged = 0
+
+    def add(self, values: pl.Series) -> None:
+        """Count the values of one piece (Int64 or String; nulls are not counted)."""
+        part = values.drop_nulls().alias("id").value_counts(name="count")
+        self._parts.append(part.with_columns(pl.col("count").cast(pl.Int64)))
+        self._pending += len(part)
+        if self._pending > max(1 << 20, self._merged):
+            self._merge()
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the counts so far."""
+        return sum(int(part.estimated_size()) for part in self._parts)
+
+    @property
+    def num_ids(self) -> int:
+        """Different ids so far."""
+        self._merge()
+        return self._merged
+
+    def finish(self) -> Vocabulary:
+        """The vocabulary of all that was added."""
+        self._merge()
+        table = self._parts[0].filter(pl.col("count") >= self.min_count)
+        table = table.sort("count", "id", descending=[True, False])
+        return Vocabulary(table["id"], table["count"])
+
+    def _merge(self) -> None:
+        if len(self._parts) > 1:
+            self._parts = [pl.concat(self._parts).group_by("id").agg(pl.col("count").sum())]
+        self._pending, self._merged = 0, sum(len(part) for part in self._parts)
+
+
+def as_int64(values: pl.Series) -> pl.Series:
+    """Integers or booleans as Int64.
+
+    Raises:
+        DataError: an unsigned value of 2^63 or more.
+    """
+    wide = values.cast(pl.Int64, strict=False)
+    lost = wide.null_count() - values.null_count()
+    if lost:
+        raise DataError(f"column `{values.name}`: {lost} values do not fit into Int64. Write them as strings, or hash them.")
+    return wide
+
+
+def _keys(values: pl.Series) -> NDArray[np.int64]:
+    """64 bits that stand for each value; those of a null mean nothing.
+
+    Strings go by their xxh3-64: two of ten million strings share one with a probability of 3e-6.
+    """
+    if values.dtype == pl.String:
+        return xxh3_64(values).view(np.int64)
+    return values.fill_null(0).to_numpy() if values.null_count() else values.to_numpy()
+
+
+def _index(keys: NDArray[np.int64]) -> _Direct | _Hashed:
+    if not len(keys):
+        return _Direct(keys, 0, 0)
+    low, high = int(keys.min()), int(keys.max())
+    if high - low < max(8 * len(keys), 1 << 16):
+        return _Direct(keys, low, high - low + 1)
+    return _Hashed(keys)
+
+
+class _Direct:
+    """One entry for each integer from the lowest to the highest id, and one for all others."""
+
+    def __init__(self, keys: NDArray[np.int64], low: int, span: int) -> None:
+        self.low, self.span = np.int64(low), np.uint64(span)
+        self.rows = np.zeros(span + 1, np.int64)
+        self.rows[keys - self.low] = np.arange(1, len(keys) + 1)
+
+    def lookup(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        # Below `low` the difference wraps to a huge unsigned number: one comparison for both ends.
+        offsets = np.minimum((keys - self.low).view(np.uint64), self.span)
+        return self.rows[offsets.view(np.int64)]
+
+
+class _Hashed:
+    """An open-addressed hash table, at most half full, probed for many keys at once."""
+
+    def __init__(self, keys: NDArray[np.int64]) -> None:
+        bits = max(int(2 * len(keys) - 1).bit_length(), 4)
+        self.shift, self.mask = np.uint64(64 - bits), (1 << bits) - 1
+        self.keys = np.zeros(1 << bits, np.int64)
+        self.rows = np.zeros(1 << bits, np.int64)  # 0: free
+        todo = np.arange(len(keys))
+        slots = self._slots(keys)
+        while len(todo):
+            free = self.rows[slots] == 0
+            self.rows[slots[free]] = todo[free] + 1  # of several for one slot, the last one stays
+            lost = self.rows[slots] != todo + 1
+            todo, slots = todo[lost], (slots[lost] + 1) & self.mask
+        taken = np.flatnonzero(self.rows)
+        self.keys[taken] = keys[self.rows[taken] - 1]
+
+    def lookup(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        out = np.empty(len(keys), np.int64)
+        for start in range(0, len(keys), _BLOCK):
+            self._probe(keys[start : start + _BLOCK], out[start : start + _BLOCK])
+        return out
+
+    def _probe(self, keys: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+        slots = self._slots(keys)
+        rows = self.rows[slots]
+        missed = self.keys[slots] != keys
+        out[:] = rows
+        out[missed] = 0
+        todo = np.flatnonzero(missed & (rows != 0))
+        slots = slots[todo]
+        while len(todo):
+            slots = (slots + 1) & self.mask
+            rows = self.rows[slots]
+            hit = self.keys[slots] == keys[todo]
+            out[todo[hit]] = rows[hit]
+            more = ~hit & (rows != 0)
+            todo, slots = todo[more], slots[more]
+
+    def _slots(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        return ((keys.view(np.uint64) * _MULTIPLIER) >> self.shift).view(np.int64)
