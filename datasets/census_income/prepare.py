@@ -2,9 +2,9 @@
 
     python datasets/census_income/prepare.py RAW OUT
 
-RAW holds `census-income.data` and `census-income.test`, plain or gzipped. Rows keep the order of their file. Values are
-stripped, `?` becomes null, and three columns are added: `row` (the row's number in its file), and the labels `income`
-(above 50,000) and `never_married`.
+RAW holds `census-income.data` and `census-income.test`, plain or gzipped. Rows keep the order of
+their file. Values are stripped, `?` becomes null, and three columns are added: `row` (the row's
+number in its file), and the labels `income` (above 50,000) and `never_married`.
 """
 
 from __future__ import annotations
@@ -91,10 +91,13 @@ class Line(NamedTuple):
 
 
 def prepare(raw: Path, out: Path) -> dict[str, Counts]:
-    """Write `out/train.parquet` and `out/test.parquet`; all files are checked before one is written.
+    """Write `out/train.parquet` and `out/test.parquet`.
+
+    Both files are checked before one is written.
 
     Raises:
-        DataError: a raw file is missing or empty, or has lines that do not fit; up to 20 of them are named.
+        DataError: a raw file is missing or empty, or has lines that do not fit; up to 20 of
+            them are named.
     """
     sources = {name: find_raw(raw, file) for name, file in FILES.items()}
     parsed = {name: parse(source) for name, source in sources.items()}
@@ -109,7 +112,9 @@ def find_raw(raw: Path, file: str) -> Path:
     for path in (raw / file, raw / f"{file}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{raw}: neither `{file}` nor `{file}.gz` is there; get the files from the UCI archive.")
+    raise DataError(
+        f"{raw}: neither `{file}` nor `{file}.gz` is there; get the files from the UCI archive."
+    )
 
 
 def parse(path: Path) -> tuple[pl.DataFrame, Counts]:
@@ -123,19 +128,25 @@ def parse(path: Path) -> tuple[pl.DataFrame, Counts]:
             if line.values == [""]:
                 blank += 1
             elif len(line.values) != len(COLUMNS):
-                problems.append(f"{path}:{line.number}: {len(line.values)} columns, expected {len(COLUMNS)}.")
+                problems.append(
+                    f"{path}:{line.number}: {len(line.values)} columns, expected {len(COLUMNS)}."
+                )
             else:
                 lines.append(line)
             if len(lines) == CHUNK_ROWS:
                 chunks.append(typed(path, lines, problems))
                 lines = []
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read to its end ({error}); get the file again.") from error
+        raise DataError(
+            f"{path}: cannot be read to its end ({error}); get the file again."
+        ) from error
     if lines:
         chunks.append(typed(path, lines, problems))
     if problems:
         shown, hidden = problems[:MAX_PROBLEMS], len(problems) - MAX_PROBLEMS
-        raise DataError.all_of([*shown, *([f"{path}: {hidden} more lines do not fit."] if hidden > 0 else [])])
+        raise DataError.all_of(
+            [*shown, *([f"{path}: {hidden} more lines do not fit."] if hidden > 0 else [])]
+        )
     if not chunks:
         raise DataError(f"{path}: no rows.")
     frame = pl.concat(chunks).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
@@ -150,16 +161,27 @@ def parse(path: Path) -> tuple[pl.DataFrame, Counts]:
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The stripped values of each line; the owner writes no quotes, so every comma parts two values."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+    """The stripped values of each line.
+
+    The owner writes no quotes, so every comma parts two values.
+    """
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as file
+    ):
         for number, text in enumerate(file, start=1):
             yield Line(number, [value.strip() for value in text.split(",")])
 
 
 def typed(path: Path, lines: list[Line], problems: list[str]) -> pl.DataFrame:
     """Rows as typed columns with both labels; appends to `problems` what does not fit."""
-    text = pl.DataFrame([line.values for line in lines], schema=dict.fromkeys(COLUMNS, pl.String), orient="row")
-    text = text.with_columns(pl.all().replace("?", None)).with_columns(pl.col("income").str.strip_chars_end("."))
+    text = pl.DataFrame(
+        [line.values for line in lines], schema=dict.fromkeys(COLUMNS, pl.String), orient="row"
+    )
+    text = text.with_columns(pl.all().replace("?", None)).with_columns(
+        pl.col("income").str.strip_chars_end(".")
+    )
     integers = [name for name, is_integer in COLUMNS.items() if is_integer]
     frame = text.with_columns(
         pl.col(integers).cast(pl.Int64, strict=False),
@@ -175,25 +197,33 @@ def typed(path: Path, lines: list[Line], problems: list[str]) -> pl.DataFrame:
     for name, what in expected.items():
         needed = name in ("income", "marital_stat")
         wrong = frame[name].is_null() & (text[name].is_not_null() | needed)
-        problems += [
-            f"{path}:{lines[i].number}: `{name}` is `{lines[i].values[frame.columns.index(name)]}`, expected {what}."
-            for i in wrong.arg_true()
-        ]
+        column = frame.columns.index(name)
+        for i in wrong.arg_true():
+            number, values = lines[i]
+            problems.append(f"{path}:{number}: `{name}` is `{values[column]}`, expected {what}.")
     return frame
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Census-Income (KDD): raw files to Parquet.")
-    parser.add_argument("raw", type=Path, metavar="RAW", help="folder with census-income.data and census-income.test")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for train.parquet and test.parquet")
+    parser.add_argument(
+        "raw",
+        type=Path,
+        metavar="RAW",
+        help="folder with census-income.data and census-income.test",
+    )
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder for train.parquet and test.parquet"
+    )
     options = parser.parse_args(arguments)
     try:
         for name, counts in prepare(options.raw, options.out).items():
             sys.stdout.write(
                 f"{options.out / f'{name}.parquet'}: {counts.rows:,} rows "
                 f"(income {counts.income:,}, never_married {counts.never_married:,}); "
-                f"dropped {counts.blank_lines:,} blank lines; {counts.nulls:,} values `?` became null\n"
+                f"dropped {counts.blank_lines:,} blank lines; "
+                f"{counts.nulls:,} values `?` became null\n"
             )
     except RecMTLError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")

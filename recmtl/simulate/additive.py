@@ -23,10 +23,11 @@ def fit_additive(
 ) -> list[Floats]:
     r"""Fit a logistic model of main effects to known probabilities.
 
-    .. math:: \max_{b} \sum_n p_n \log\sigma(z_n) + (1 - p_n) \log\sigma(-z_n), \qquad z_n = \sum_c b_c[x_{nc}]
+    .. math:: \max_{b} \sum_n p_n \log\sigma(z_n) + (1 - p_n) \log\sigma(-z_n),
+        \qquad z_n = \sum_c b_c[x_{nc}]
 
-    The targets are the probabilities themselves, not draws from them. Newton steps, one column after the other: the
-    Hessian within a column is diagonal.
+    The targets are the probabilities themselves, not draws from them. Newton steps, one column
+    after the other: the Hessian within a column is diagonal.
 
     Args:
         columns: level of each row, one array [N] a column.

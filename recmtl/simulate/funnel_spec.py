@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["FUNNEL_SPEC"]
 
 FUNNEL_SPEC = """\
-# A simulated click funnel. The columns p_ctr, p_cvr and conversion_potential hold the truth and must not become features.
+# A simulated click funnel. The columns p_ctr, p_cvr and conversion_potential hold the truth:
+# never make features of them.
 name: funnel
 data:
   train: train.parquet

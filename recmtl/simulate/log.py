@@ -23,8 +23,8 @@ MAX_HISTORY = 50
 def draw_log(world: World, seen: Context, rng: np.random.Generator) -> pl.DataFrame:
     """Labels for the impressions `seen`, and all columns of the log, in the order of `seen`.
 
-    `conversion_potential` says for every impression whether a click would have led to a conversion; `conversion` is that
-    of the impressions that were clicked.
+    `conversion_potential` says for every impression whether a click would have led to a conversion;
+    `conversion` is that of the impressions that were clicked.
     """
     p_ctr_N, p_cvr_N = world.probs(seen)
     click_N = rng.random(len(p_ctr_N)) < p_ctr_N
@@ -57,14 +57,14 @@ def draw_log(world: World, seen: Context, rng: np.random.Generator) -> pl.DataFr
 def click_histories(
     seen: Context, click_N: Bools, *, max_len: int = MAX_HISTORY
 ) -> tuple[Ints, Ints]:
-    """What each user had clicked strictly before each impression: the last `max_len` items, oldest first.
+    """What each user had clicked strictly before each impression, oldest first, the last `max_len`.
 
     Returns:
         The items of all rows, row by row [H], and where each row's begin: offsets [N + 1].
 
     Example:
         >>> zero = np.zeros(4, np.int64)
-        >>> seen = Context(user_N=zero, item_N=np.array([7, 8, 9, 7]), device_N=zero, time_N=np.array([1, 1, 2, 3]))
+        >>> seen = Context(zero, np.array([7, 8, 9, 7]), zero, np.array([1, 1, 2, 3]))
         >>> items_H, offsets = click_histories(seen, np.array([True, False, True, False]))
         >>> [items_H[a:b].tolist() for a, b in zip(offsets, offsets[1:])]
         [[], [], [7], [7, 9]]

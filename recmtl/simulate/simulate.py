@@ -12,10 +12,11 @@ import polars as pl
 from recmtl._files import atomic_path, write_json
 from recmtl._progress import Progress, silent_if_none
 from recmtl.errors import SpecError
+from recmtl.metrics import auc
 from recmtl.simulate.additive import fit_additive, predict_additive
 from recmtl.simulate.funnel_spec import FUNNEL_SPEC
 from recmtl.simulate.log import draw_log
-from recmtl.simulate.world import Bools, Context, Floats, Ints, World, draw_context
+from recmtl.simulate.world import Context, Ints, World, draw_context
 
 __all__ = ["SimulationSummary", "simulate"]
 
@@ -29,16 +30,20 @@ ADDITIVE_ROWS = (100_000, 400_000)
 
 @dataclass(frozen=True, slots=True)
 class SimulationSummary:
-    """What was written, and how well its test rows can be ranked. AUCs are None where a class is missing."""
+    """What was written, and how well its test rows can be ranked.
+
+    An AUC is None where the test rows lack a class.
+    """
 
     spec: Path
     """The spec to train on."""
     rows: int
     seed: int
     base_rates: dict[str, float]
-    """Over all rows; `cvr` is the rate of `conversion_potential`, `cvr_of_clicks` the one that is seen."""
+    """Clicks and conversions (`ctcvr`) over all rows, and `cvr`, conversions over clicks."""
     bayes_auc: dict[str, float | None]
-    """AUC on the test rows of the true probability; `cvr` is over all impressions, against `conversion_potential`."""
+    """AUC of the true probabilities on the test rows; `cvr` is over all impressions, against
+    `conversion_potential`."""
     additive_auc: dict[str, float | None]
     """The same of the best model without interactions."""
 
@@ -55,12 +60,13 @@ def simulate(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SimulationSummary:
-    """Write a simulated click funnel: `train`, `valid` and `test.parquet` (80/10/10 of the rows, in time) and `spec.yaml`.
+    """Write a simulated click funnel: `{train,valid,test}.parquet` and the `spec.yaml` to train on.
 
-    The same rows and seed give the same files. The columns `p_ctr`, `p_cvr` and `conversion_potential` hold the truth.
+    The files hold 80, 10 and 10 % of the rows, in the order of time. The same rows and seed give
+    the same files. The columns `p_ctr`, `p_cvr` and `conversion_potential` hold the truth.
 
     Args:
-        out: folder; it may hold an earlier simulation, whose files are replaced, and is made if it is not there.
+        out: folder, made if it is not there; the files of an earlier simulation are replaced.
         rows: number of impressions.
         seed: of the world and of everything drawn in it.
         overwrite: write beside other files in `out` too.
@@ -84,7 +90,9 @@ def simulate(
         frame = draw_log(world, seen, rng)
         bar.advance(1)
         ends = [round(rows * SHARES["train"]), rows - round(rows * SHARES["test"])]
-        summary = _summarise(out, world, seen, frame, seed=seed, first_test_row=ends[1])
+        summary = _summarise(
+            out / "spec.yaml", world, seen, frame, seed=seed, first_test_row=ends[1]
+        )
         bar.advance(1)
         _write(out, frame, ends, summary)
         bar.advance(1)
@@ -103,20 +111,22 @@ def _check_arguments(out: Path, rows: int, seed: int, *, overwrite: bool) -> Non
         found = sorted(file.name for file in out.iterdir() if not file.name.startswith("."))
         if found and SUMMARY not in found:
             problems.append(
-                f"{out} holds `{found[0]}` and no simulation; name another folder or allow overwriting."
+                f"{out} holds `{found[0]}` and no simulation; "
+                "name another folder or allow overwriting."
             )
     if problems:
         raise SpecError.all_of(problems)
 
 
 def _summarise(
-    out: Path, world: World, seen: Context, frame: pl.DataFrame, *, seed: int, first_test_row: int
+    spec: Path, world: World, seen: Context, frame: pl.DataFrame, *, seed: int, first_test_row: int
 ) -> SimulationSummary:
     """Base rates of the log, and the AUCs on its test rows.
 
-    The additive models are told the true probabilities of fresh impressions of the same world. Their main effects are
-    those of user, item, device and hour: every other column of the log is a function of the user or of the item, or, like
-    the history, says nothing once the user is known, so that its main effect would be zero.
+    The additive models are told the true probabilities of fresh impressions of the same world.
+    Their main effects are those of user, item, device and hour: every other column of the log is a
+    function of the user or of the item, or, like the history, says nothing once the user is known,
+    so that its main effect would be zero.
     """
     test = frame[first_test_row:]
     test_columns = _main_effects(Context(*(x_N[first_test_row:] for x_N in seen)))
@@ -134,17 +144,16 @@ def _summarise(
     for task, prob_N in truth_N.items():
         label_N = labels[task].to_numpy() == 1
         effects = fit_additive(_main_effects(fresh), prob_N)
-        bayes[task] = _auc(known[task].to_numpy(), label_N)
-        additive[task] = _auc(predict_additive(effects, test_columns), label_N)
+        bayes[task] = auc(known[task].to_numpy(), label_N)
+        additive[task] = auc(predict_additive(effects, test_columns), label_N)
     clicks = frame.filter(pl.col("click") == 1)
     base_rates = {
         "ctr": _mean(frame["click"]),
-        "cvr": _mean(frame["conversion_potential"]),
-        "cvr_of_clicks": _mean(clicks["conversion"]),
+        "cvr": _mean(clicks["conversion"]),
         "ctcvr": _mean(frame["conversion"]),
     }
     return SimulationSummary(
-        spec=out / "spec.yaml",
+        spec=spec,
         rows=frame.height,
         seed=seed,
         base_rates=base_rates,
@@ -158,7 +167,7 @@ def _main_effects(seen: Context) -> list[Ints]:
 
 
 def _write(out: Path, frame: pl.DataFrame, ends: list[int], summary: SimulationSummary) -> None:
-    """Write all files under temporary names; they take their places together at the end."""
+    """Write all files under temporary names; they take their places at the end."""
     out.mkdir(parents=True, exist_ok=True)
     bounds = [0, *ends, frame.height]
     with ExitStack() as stack:
@@ -172,15 +181,3 @@ def _write(out: Path, frame: pl.DataFrame, ends: list[int], summary: SimulationS
 
 def _mean(column: pl.Series) -> float:
     return float(column.cast(pl.Float64).sum()) / max(len(column), 1)
-
-
-def _auc(score_N: Floats, label_N: Bools) -> float | None:
-    """Share of pairs of a positive and a negative row that are ranked rightly; ties count half."""
-    positives = int(label_N.sum())
-    negatives = len(label_N) - positives
-    if not positives or not negatives:
-        return None
-    rank_N = pl.Series(score_N).rank("average").to_numpy()
-    return float(
-        (rank_N[label_N].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-    )

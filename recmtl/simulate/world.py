@@ -1,6 +1,7 @@
 """The world: users and items with tastes, and what they make of an impression.
 
-Shape letters: U users, I items, N impressions, K taste dimensions, C categories, G demographic groups.
+Shape letters: U users, I items, N impressions, K taste dimensions, C categories. A leading 2 stands
+for clicks and conversions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ Bools = NDArray[np.bool_]
 
 
 class Context(NamedTuple):
-    """Impressions: who saw what, when and where. Users, items and devices are positions, not ids."""
+    """Impressions: who saw what, when and where.
+
+    Users, items and devices are positions in the world's arrays, not ids.
+    """
 
     user_N: Ints
     item_N: Ints
@@ -50,13 +54,15 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Users and items. A click and a conversion each have a logit of main effects and of interactions.
+    r"""Users and items. Clicks and conversions each have a logit of main effects and interactions.
 
-    .. math:: z = b + \\alpha_u + \\beta_i + \\text{device} + \\text{hour} + s\\,t_u \\cdot v_i + \\text{price and hour terms}
+    .. math:: z = b + \alpha_u + \beta_i + \gamma_{device} + \delta_{hour}
+        + t_u \cdot v_i + r_u \, price_i + s \cos(hour - peak_{category})
 
-    A user's taste :math:`t_u` is partly that of the user's age and gender, an item's position :math:`v_i` partly that of its
-    category. Users also differ in how they react to prices, and categories in their time of day. Conversions have tastes
-    and biases of their own, correlated with those of clicks: clicked impressions are no fair sample for conversions.
+    A user's taste :math:`t_u` is partly that of the user's age and gender, an item's position
+    :math:`v_i` mostly that of its category. Users also differ in how they react to prices
+    (:math:`r_u`), and categories in their time of day. Conversions have tastes and biases of their
+    own, correlated with those of clicks: clicked impressions are no fair sample for conversions.
     """
 
     age_U: Ints
@@ -107,7 +113,7 @@ class World:
             category_I=category_I,
             brand_I=category_I * BRANDS_PER_CATEGORY
             + rng.integers(0, BRANDS_PER_CATEGORY, NUM_ITEMS),
-            price_I=np.round(np.exp(3.0 + 0.9 * price_z_I), 2),
+            price_I=np.exp(3.0 + 0.9 * price_z_I).round(2),
             popularity_I=_shares(rng.lognormal(sigma=0.7, size=NUM_ITEMS)),
             price_z_I=price_z_I,
             bias_2U=np.stack(
@@ -147,7 +153,7 @@ class World:
         return logit_N
 
     def _calibrated(self, seen: Context) -> World:
-        """The same world with the intercepts that give the two rates on `seen`; sets them in place."""
+        """The same world; sets the intercepts that give the two rates on `seen`."""
         ctr_N, cvr_N = self.logits(seen)
         self.intercept_2[0] = _intercept(ctr_N, np.ones_like(ctr_N), CTR)
         self.intercept_2[1] = _intercept(cvr_N, sigmoid(ctr_N + self.intercept_2[0]), CVR_OF_CLICKS)
@@ -155,7 +161,10 @@ class World:
 
 
 def draw_context(world: World, num_rows: int, rng: np.random.Generator) -> Context:
-    """Draw `num_rows` impressions in the order of time: more in the evening, items regardless of the user's taste."""
+    """Draw `num_rows` impressions in the order of time.
+
+    There are more in the evening; what is shown does not depend on the user's taste.
+    """
     hours = np.arange(24)
     by_hour = _shares(1.2 + np.cos(2 * np.pi / 24 * (hours - 20)))
     hour_N = rng.choice(24, num_rows, p=by_hour)
