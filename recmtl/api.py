@@ -47,7 +47,8 @@ def train(
         MissingExtraError: TorchRec, FBGEMM or Lightning is missing or does not fit.
     """
     from recmtl.data import Encoders, open_splits
-    from recmtl.doctor import require_healthy
+    from recmtl.doctor import require_healthy, require_memory
+    from recmtl.report import summarise
     from recmtl.run import Run, discard
     from recmtl.training import fit
 
@@ -60,10 +61,13 @@ def train(
     if run is None:
         require_healthy(config, splits)
         encoders = Encoders.fit(config, train=splits.train, progress=progress)
+        require_memory(config, encoders)
         if overwrite and out.exists():
             discard(out)
         run = Run.create(out, config, encoders, data_fingerprint=data_fingerprint)
     result = fit(config, run.encoders, data_dir=data_dir, folder=out, progress=progress)
+    if splits.valid is not None:
+        summarise(run, splits.valid, progress=progress)
     run.finish({"best": result.best, "rows_per_s": result.rows_per_s, "epochs": result.epochs})
     return result
 

@@ -47,13 +47,12 @@ def table(tasks: dict[str, dict[str, Any]]) -> list[str]:
     width = max(len(name) for name in [*tasks, "task"]) + 2
     lines = [f"{'task':{width}}" + "".join(f"{name:>10}" for name in shown)]
     for task, metrics in tasks.items():
-        lines.append(
-            f"{task:{width}}" + "".join(f"{_cell(metrics.get(name)):>10}" for name in shown)
-        )
+        cells = "".join(f"{_cell(name, metrics.get(name)):>10}" for name in shown)
+        lines.append(f"{task:{width}}{cells}")
     return lines
 
 
-def _cell(value: float | None) -> str:
+def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f"{value:,.0f}" if name in ("n", "positives") else f"{value:.4f}"

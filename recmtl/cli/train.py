@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from recmtl._progress import terminal_progress
+from recmtl.cli.eval import table
 from recmtl.cli.main import debug_option, emit, json_option
 
 __all__ = ["command"]
@@ -46,9 +47,17 @@ def command(
         overwrite=overwrite,
         progress=terminal_progress(),
     )
-    lines = [f"{out}: {result.epochs} epochs, {result.rows_per_s:,.0f} rows/s"]
-    lines += [
-        f"  {name:32}{value:.5f}" for name, value in result.best.items() if isinstance(value, float)
-    ]
+    lines = [f"{out}: {result.epochs} epochs, {result.rows_per_s:,.0f} rows/s", ""]
+    lines += table(_by_task(result.best)) if result.best else ["no validation rows"]
     lines.append(f"\nNext: recmtl report {out}, recmtl score {out} --data LOG --out SCORES")
     emit({**asdict(result), "run": str(result.run)}, as_json=as_json, text="\n".join(lines))
+
+
+def _by_task(best: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
+    """Metrics over all rows by task; the names are `valid/<task>/<metric>`, longer for segments."""
+    tasks: dict[str, dict[str, float | None]] = {}
+    for name, value in best.items():
+        _, task, *metric = name.split("/")
+        if len(metric) == 1:
+            tasks.setdefault(task, {})[metric[0]] = value
+    return tasks

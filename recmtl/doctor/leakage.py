@@ -84,19 +84,16 @@ def _auc_of(
     """The best AUC on the test rows that the column alone reaches."""
     test_labels = labels_N[test_N]
     reached = []
-    if isinstance(column.dtype, pl.List | pl.Array):
-        items = pl.DataFrame({"row": np.arange(len(column)), "key": column}).explode("key")
+    if isinstance(column.dtype, pl.Array):
+        column = column.arr.to_list()
+    if isinstance(column.dtype, pl.List):
+        rows = pl.DataFrame({"row": np.arange(len(column)), "key": column})
+        items = rows.explode("key")
         means = _category_means(items["key"], labels_N[items["row"]], fit_N[items["row"]])
-        scores = (
-            items.select("row", score=means)
-            .group_by("row", maintain_order=True)
-            .agg(pl.col("score").mean())
-        )
-        reached.append(scores["score"].to_numpy()[test_N])
-        lengths = (
-            column.list.len() if isinstance(column.dtype, pl.List) else pl.Series([0] * len(column))
-        )
-        reached.append(_category_means(lengths, labels_N, fit_N)[test_N])
+        scores = items.select("row", score=means).group_by("row").agg(pl.col("score").mean())
+        joined = rows.join(scores, on="row", how="left", maintain_order="left")
+        reached.append(joined["score"].fill_null(0.0).to_numpy()[test_N])
+        reached.append(_category_means(column.list.len(), labels_N, fit_N)[test_N])
     else:
         if dense or column.dtype.is_float():
             numbers_N = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
