@@ -1,6 +1,7 @@
-"""The one gate to torchrec and fbgemm: imports them quietly, and turns every failure into one sentence with the fix.
+"""The one gate to torchrec and fbgemm: a quiet import, and one clear sentence where it fails.
 
-Nothing is imported before a name of `_HOMES` is asked for, so versions can be reported where the import itself fails.
+Nothing is imported before a name of `_HOMES` is asked for, so that versions can be reported where
+the import itself fails.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ class Versions(NamedTuple):
 
 
 def installed_versions() -> Versions:
-    """What is installed, from the metadata of the distributions; imports neither torchrec nor fbgemm."""
+    """What is installed, by its metadata; imports neither torchrec nor fbgemm."""
     torchrec, cuda_wheel, cpu_wheel = map(_version_of, ("torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu"))
     return Versions(str(torch.__version__), torchrec, cuda_wheel, cpu_wheel)
 
 
 def version_problem(versions: Versions, *, cuda: bool) -> str | None:
-    """The first thing that is wrong with the installed versions as one sentence with its fix, or None.
+    """The first thing that is wrong with the versions and its fix in one sentence, or None.
 
     Args:
         versions: what is installed.
@@ -97,21 +98,21 @@ def version_problem(versions: Versions, *, cuda: bool) -> str | None:
         )
     if versions.fbgemm_gpu is not None and versions.fbgemm_gpu_cpu is not None:
         return (
-            f"fbgemm-gpu and fbgemm-gpu-cpu are installed together and overwrite each other's files; found {versions}. "
-            f"Run: pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu && {_install(versions.torch, cuda=cuda)}"
+            "fbgemm-gpu and fbgemm-gpu-cpu are installed together and overwrite each other's "
+            f"files; found {versions}. Run: pip uninstall -y fbgemm-gpu fbgemm-gpu-cpu && "
+            f"{_install(versions.torch, cuda=cuda)}"
         )
-    missing = [
-        name for name, v in (("torchrec", versions.torchrec), ("fbgemm", fbgemm)) if v is None
-    ]
+    found = {"torchrec": versions.torchrec, "fbgemm": fbgemm}
+    missing = " and ".join(name for name, version in found.items() if version is None)
     if missing:
         return (
-            f"Training needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; "
-            f"found {versions}. Run: {_install(versions.torch, cuda=cuda)}"
-        )
-    if any(v is not None and _minor(v) != pair for v in (versions.torchrec, fbgemm)):
-        return (
-            f"torch {_minor(versions.torch)} goes with torchrec {pair} and fbgemm {pair}; found {versions}. "
+            f"Training needs {missing}, not installed here; found {versions}. "
             f"Run: {_install(versions.torch, cuda=cuda)}"
+        )
+    if any(version is None or _minor(version) != pair for version in found.values()):
+        return (
+            f"torch {_minor(versions.torch)} goes with torchrec {pair} and fbgemm {pair}; "
+            f"found {versions}. Run: {_install(versions.torch, cuda=cuda)}"
         )
     return None
 
@@ -129,7 +130,8 @@ def load(name: str) -> Any:
     """The object `name` of torchrec or fbgemm.
 
     Raises:
-        MissingExtraError: torchrec or fbgemm is absent, does not fit torch, or does not load on this machine.
+        MissingExtraError: torchrec or fbgemm is absent, does not fit torch, or does not load on
+        this machine.
     """
     module = _HOMES[name]
     versions = installed_versions()
@@ -141,7 +143,7 @@ def load(name: str) -> Any:
         with quiet():
             importlib.import_module("fbgemm_gpu")
             value = getattr(importlib.import_module(module), name)
-            symbolic_trace.is_fx_tracing()  # torch 2.13 logs a note when torchrec first asks: let it be now
+            symbolic_trace.is_fx_tracing()  # torch logs a note the first time: let it be now
             return value
     except (ImportError, OSError) as error:
         raise MissingExtraError(_import_problem(error, versions, cuda=cuda)) from error
@@ -159,29 +161,33 @@ def _import_problem(error: ImportError | OSError, versions: Versions, *, cuda: b
     absent = error.name if isinstance(error, ModuleNotFoundError) else None
     if absent is not None and absent.split(".")[0] not in {"torchrec", "fbgemm_gpu"}:
         package = absent.split(".")[0].replace("_", "-")
-        return f"torchrec needs the package {package}, which is not installed; found {versions}. Run: pip install {package}"
+        return (
+            f"torchrec needs the package {package}, which is not installed; found {versions}. "
+            f"Run: pip install {package}"
+        )
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if versions.fbgemm_gpu is not None and not cuda:
         return (
-            f"fbgemm-gpu {versions.fbgemm_gpu} is FBGEMM's CUDA wheel and cannot load without an NVIDIA driver "
-            f"({reason}); found {versions}. "
+            f"fbgemm-gpu {versions.fbgemm_gpu} is FBGEMM's CUDA wheel and cannot load without an "
+            f"NVIDIA driver ({reason}); found {versions}. "
             f"Run: pip uninstall -y fbgemm-gpu && {_install(versions.torch, cuda=False)}"
         )
     return (
-        f"torchrec or fbgemm is installed but does not load ({type(error).__name__}: {reason}); found {versions}. "
-        f"Run: pip uninstall -y torchrec fbgemm-gpu fbgemm-gpu-cpu && {_install(versions.torch, cuda=cuda)}"
+        f"torchrec and fbgemm are installed but do not load ({type(error).__name__}: {reason}); "
+        f"found {versions}. Run: pip uninstall -y torchrec fbgemm-gpu fbgemm-gpu-cpu && "
+        f"{_install(versions.torch, cuda=cuda)}"
     )
 
 
 def _install(torch_version: str, *, cuda: bool) -> str:
-    """The command that installs the set that fits `torch_version` (torchrec itself asks for the CUDA wheel)."""
+    """The command that installs what fits a torch (torchrec itself asks for the CUDA wheel)."""
     torch_minor = _minor(torch_version)
     pair = PAIRS[torch_minor]
     if cuda:
         return f"pip install 'torch=={torch_minor}.*' 'torchrec=={pair}.*' 'fbgemm-gpu=={pair}.*'"
     return (
-        f"pip install 'torch=={torch_minor}.*' 'fbgemm-gpu-cpu=={pair}.*' tensordict pyre-extensions tqdm torchmetrics "
-        f"&& pip install --no-deps 'torchrec=={pair}.*'"
+        f"pip install 'torch=={torch_minor}.*' 'fbgemm-gpu-cpu=={pair}.*' tensordict "
+        f"pyre-extensions tqdm torchmetrics==1.0.3 && pip install --no-deps 'torchrec=={pair}.*'"
     )
 
 
@@ -206,10 +212,10 @@ class _CompatTableFilter(logging.Filter):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Run torchrec's import, planning or sharding without its notes to its own developers, and without traces.
+    """Run torchrec's import, planning or sharding without its notes and without traces.
 
-    Afterwards root logging is as it was (`logging.warning` installs a handler where there is none), so are the levels
-    of the loggers that were silenced, and no environment variable was added.
+    Afterwards root logging is as it was (`logging.warning` installs a handler where there is none),
+    so are the levels of the loggers that were silenced, and no environment variable was added.
     """
     root, noise = logging.getLogger(), _CompatTableFilter()
     handlers, environment = list(root.handlers), set(os.environ)

@@ -1,13 +1,14 @@
-"""The format of checkpoints on disk: plain dicts of tensors and a JSON state in a folder, nothing pickled.
+"""The format of checkpoints on disk: tensors and a JSON state in a folder, nothing pickled.
 
 ``step-00001234/`` holds
 
-- ``*.safetensors``: tensors under logical keys such as ``tables/item_id/weight`` or ``net/tower.heads.0.weight``, written
-  by `torch.distributed.checkpoint`, each rank its own shards,
+- ``*.safetensors``: tensors under logical keys such as ``tables/item_id/weight`` or
+  ``net/tower.heads...``, written by `torch.distributed.checkpoint`, each rank its own shards,
 - ``state.json``: the JSON value given to `save`,
-- ``files.json``: format version, size and sha256 of each other file, shape and dtype of each whole tensor.
+- ``files.json``: format, size and sha256 of each other file, shape and dtype of each whole tensor.
 
-It appears by a rename, so it is whole or absent. ``checkpoints/index.json`` names the best and the last one.
+It appears by a rename, so it is whole or absent. ``checkpoints/index.json`` names the best and the
+last one.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from recmtl._files import publish_folder, sha256_of, write_json
 from recmtl.errors import CheckpointError
@@ -63,7 +69,9 @@ class Index(NamedTuple):
 
 
 def save(folder: Path, tensors: Mapping[str, Any], state: Any) -> None:
-    """Write a checkpoint that appears at `folder` whole or not at all. Collective over the default process group, if any.
+    """Write a checkpoint that appears at `folder` whole or not at all.
+
+    Collective over the default process group, where there is one.
 
     Args:
         folder: where it appears; one that is there already is replaced.
@@ -93,14 +101,16 @@ def save(folder: Path, tensors: Mapping[str, Any], state: Any) -> None:
 
 
 def load_into(folder: Path, tensors: Mapping[str, Any]) -> None:
-    """Read a checkpoint into existing tensors, in place, at any world size. Collective, like `save`.
+    """Read a checkpoint into existing tensors, in place, at any world size. Collective.
 
     Args:
         folder: a checkpoint.
-        tensors: logical key -> tensor or sharded tensor of the same global shape as when it was saved.
+        tensors: logical key -> tensor or sharded tensor of the same global shape as when it was
+        saved.
 
     Raises:
-        CheckpointError: the checkpoint is corrupt, or lacks one of the tensors, or has it in another shape.
+        CheckpointError: the checkpoint is corrupt, or lacks one of the tensors, or has it in
+        another shape.
     """
     found = _together(lambda: verify(folder)["tensors"])
     problems = []
@@ -118,9 +128,9 @@ def load_into(folder: Path, tensors: Mapping[str, Any]) -> None:
         return
     try:
         with _no_warnings():
-            dcp.load(
+            load(
                 {key: _detached(tensor) for key, tensor in tensors.items()},
-                storage_reader=dcp.HuggingFaceStorageReader(path=str(folder)),
+                storage_reader=HuggingFaceStorageReader(path=str(folder)),
                 no_dist=not _is_distributed(),
             )
     except CheckpointException as error:
@@ -128,10 +138,10 @@ def load_into(folder: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def load_full(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Tensor]:
-    """Whole tensors by their keys, on the CPU, with torch and safetensors alone; whatever ranks wrote them.
+    """Whole tensors by their keys, on the CPU, with torch and safetensors alone.
 
-    A tensor that one file holds whole is memory-mapped: it costs memory only where it is read. Nothing is hashed here; see
-    `verify`.
+    Any number of ranks may have written them. A tensor that one file holds whole is memory-mapped:
+    it costs memory only where it is read. Nothing is hashed here; see `verify`.
 
     Args:
         folder: a checkpoint.
@@ -195,7 +205,8 @@ def verify(folder: Path) -> dict[str, Any]:
         The content of ``files.json``: ``format``, ``files`` and ``tensors``.
 
     Raises:
-        CheckpointError: a file is missing, truncated or changed (each is named), or the folder is no checkpoint or one
+        CheckpointError: a file is missing, truncated or changed (each is named), or the folder is
+        no checkpoint or one
             of a newer recmtl.
     """
     manifest = _manifest(folder)
@@ -277,12 +288,12 @@ def _write_tensors(folder: Path, tensors: Mapping[str, Any]) -> None:
         k for k, t in tensors.items() if _size(t).numel() * t.dtype.itemsize > _OWN_FILE_BYTES
     )
     file_of = dict.fromkeys(tensors, 1) | {key: i for i, key in enumerate(large, start=2)}
-    writer = dcp.HuggingFaceStorageWriter(
+    writer = HuggingFaceStorageWriter(
         path=str(folder), fqn_to_index_mapping=file_of, save_distributed=True
     )
     try:
         with _no_warnings():
-            dcp.save(
+            save_distributed(
                 {key: _detached(tensor) for key, tensor in tensors.items()},
                 storage_writer=writer,
                 no_dist=not _is_distributed(),
@@ -312,7 +323,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: was not written by recmtl, it has no `format`.")
     if manifest["format"] > FORMAT:
         raise CheckpointError(
-            f"{path}: has format {manifest['format']}, this recmtl reads up to {FORMAT}. Upgrade recmtl to read it."
+            f"{path}: has format {manifest['format']}, this recmtl reads up to {FORMAT}. "
+            "Upgrade recmtl to read it."
         )
     for name, recorded in manifest["files"].items():
         file = folder / name
@@ -364,7 +376,7 @@ def _on_rank_0(value: str) -> str:
 
 
 def _together(work: Callable[[], _T]) -> _T:
-    """Do `work` on this rank; if it fails on any rank, fail on all of them, so that none waits for ever."""
+    """Do `work` on this rank; where one rank fails, all fail, so that none waits for ever."""
     result: _T | None = None
     problem: OSError | CheckpointError | None = None
     try:

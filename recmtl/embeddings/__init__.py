@@ -1,4 +1,4 @@
-"""Ids -> vectors: one table a feature, shared where the spec says so; sharded for training, plain for scoring."""
+"""Ids -> vectors: sharded tables for training, plain ones for scoring."""
 
 from recmtl.embeddings.config import EmbeddingConfig
 from recmtl.embeddings.plain import PlainLookup

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 
 from recmtl import _torchrec
 from recmtl.embeddings.config import EmbeddingConfig
@@ -35,7 +35,8 @@ def require_optimizer(config: EmbeddingConfig, device: torch.device | str) -> No
 def fuse_optimizer(tables: Iterable[nn.Parameter], config: EmbeddingConfig) -> None:
     """Tell each table, before it is sharded, which optimizer its backward applies.
 
-    Weight decay is never passed: the CPU kernels ignore it without a word. `EmbeddingConfig.l2` goes through the loss.
+    Weight decay is never passed: the CPU kernels ignore it without a word. `EmbeddingConfig.l2`
+    goes through the loss.
     """
     optimizer: type[torch.optim.Optimizer] = {
         "rowwise_adagrad": _torchrec.RowWiseAdagrad,
@@ -44,8 +45,9 @@ def fuse_optimizer(tables: Iterable[nn.Parameter], config: EmbeddingConfig) -> N
         "adam": torch.optim.Adam,
     }[config.optimizer]
     for table in tables:
-        # A fresh dict each time: it is kept and changed. An explicit eps: fbgemm's default is not torch's.
+        # A fresh dict each time: it is kept and changed. An explicit eps: fbgemm's default is not
+        # torch's.
         arguments = (
             {"lr": config.lr} if config.optimizer == "sgd" else {"lr": config.lr, "eps": config.eps}
         )
-        apply_in_backward(optimizer, [table], arguments)
+        _apply_optimizer_in_backward(optimizer, [table], arguments)

@@ -1,6 +1,7 @@
 """PlainLookup: ids -> vectors with torch alone. Used by evaluation, scoring and export.
 
-Shape letters: B rows, F single-valued features of one width, N values, E embedding width, L sequence length.
+Shape letters: B rows, F single-valued features of one width, N values, E embedding width, L
+sequence length.
 """
 
 from __future__ import annotations
@@ -26,19 +27,21 @@ class PlainLookup(nn.Module):
     """The same call as `ShardedLookup`, for inference: agrees with it within 1e-6.
 
     Small tables of one width are stacked, so that all their single-valued features are one gather.
-
-    Args:
-        layout: features and tables.
-        tables: table -> weights [rows, E].
-        stack_bytes: tables up to this size are stacked.
-
-    Raises:
-        CheckpointError: a table is missing or has another shape than the layout says.
     """
 
     def __init__(
         self, layout: Layout, tables: Mapping[str, Tensor], *, stack_bytes: int = STACK_BYTES
     ) -> None:
+        """Stack the small tables.
+
+        Args:
+            layout: features and tables.
+            tables: table -> weights [rows, E].
+            stack_bytes: tables up to this size are stacked.
+
+        Raises:
+            CheckpointError: a table is missing or has another shape than the layout says.
+        """
         super().__init__()
         _check_tables(layout, tables)
         self.layout = layout
@@ -55,7 +58,8 @@ class PlainLookup(nn.Module):
                 self._place[table.name] = (group, first_row)
                 first_row += table.num_embeddings
             weights = [tables[table.name] for table in members]
-            # Not in the state dict: what a checkpoint calls these weights is `tables/<table>/weight`.
+            # Not in the state dict: what a checkpoint calls these weights is
+            # `tables/<table>/weight`.
             self.register_buffer(
                 group, weights[0] if len(weights) == 1 else torch.cat(weights), persistent=False
             )
@@ -67,7 +71,7 @@ class PlainLookup(nn.Module):
             self.register_buffer(f"offsets_{group}", offsets_F1, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Vectors of every feature in the order of the spec: [B, E], or zero-padded [B, L, E] for a sequence."""
+        """Vectors of every feature in the order of the spec: [B, E], a sequence [B, L, E]."""
         layout = self.layout
         found: dict[str, Tensor] = {}
         for group, members in self._single.items():
@@ -121,7 +125,7 @@ def _check_tables(layout: Layout, tables: Mapping[str, Tensor]) -> None:
             )
         elif tuple(weight.shape) != expected:
             problems.append(
-                f"Table `{table.name}` is {' x '.join(map(str, weight.shape))}, the encoders and the spec say "
+                f"Table `{table.name}` is {' x '.join(map(str, weight.shape))}, the encoders say "
                 f"{expected[0]} x {expected[1]}: they belong to another run."
             )
     if problems:

@@ -1,4 +1,4 @@
-"""Which device holds which table: TorchRec's planner on the memory there really is, agreed on by every rank."""
+"""Which device holds which table: planned on the memory there is, agreed on by every rank."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 Sharding = Literal["table_wise", "row_wise", "table_row_wise"]
 
 _USABLE = 0.8
-"""Share of the memory that the planner may fill; the rest is for the dense part, batches and the operating system."""
+"""Share of the memory that tables may fill."""
 
 
 def machine_memory_bytes() -> int:
@@ -52,7 +52,7 @@ def check_sharding(sharding: Mapping[str, Sharding], tables: Sequence[Table]) ->
     """Refuse constraints on tables that the spec does not have."""
     names = [table.name for table in tables]
     problems = [
-        f"train.sharding: there is no table `{name}`; tables are {', '.join(f'`{n}`' for n in names)}."
+        f"train.sharding: there is no table `{name}`, only {', '.join(f'`{n}`' for n in names)}."
         f"{suggest(name, names)}"
         for name in sharding
         if name not in names
@@ -73,8 +73,8 @@ def plan_tables(
 ) -> Any:
     """The sharding plan of `net`, equal on every rank. Collective.
 
-    Only fused kernels and the shardings that keep the update in backward are ever allowed: `data_parallel` would leave
-    it without a word.
+    Only fused kernels and the shardings that keep the update in backward are ever allowed:
+    `data_parallel` would leave it without a word.
 
     Args:
         net: a module that holds the collection, on the meta device.
@@ -129,7 +129,7 @@ def plan_tables(
 
 
 def agree(problem: RecMTLError | None, value: str, *, what: str) -> None:
-    """Fail on every rank if any rank has a problem, or if values differ between ranks. Collective.
+    """Fail on every rank if one has a problem, or if values differ between ranks. Collective.
 
     TorchRec's own `collective_plan` fails on rank 0 alone and leaves the others waiting for it.
     """
@@ -185,8 +185,10 @@ def _no_plan(
     reason = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
+    weights, memory = f"{total / 2**30:.1f} GiB", f"{world_size} x {cap / 2**30:.1f} GiB"
     return (
-        f"features: the embedding tables ({total / 2**30:.1f} GiB of weights, the largest is `{largest.name}` with "
-        f"{largest.num_embeddings:,} rows of {largest.embedding_dim}) do not fit {world_size} x {cap / 2**30:.1f} GiB of "
-        f"{device.type} memory ({reason}) Use fewer rows (`hash`, a larger `min_count`), a smaller `dim` or more processes."
+        f"features: the embedding tables ({weights} of weights, the largest is `{largest.name}` "
+        f"with {largest.num_embeddings:,} rows of {largest.embedding_dim}) do not fit {memory} of "
+        f"{device.type} memory ({reason}) Use fewer rows (`hash`, a larger `min_count`), a smaller "
+        "`dim` or more processes."
     )

@@ -22,9 +22,10 @@ def rows_of(column: Ragged) -> Tensor:
 
 
 def finish_bag(bag: BagFeature, column: Ragged, sum_BE: Tensor) -> Tensor:
-    """The pooled vectors [B, E] from the (weighted) sums: a mean divides by the length, or by the sum of the weights.
+    """The pooled vectors [B, E] from the (weighted) sums.
 
-    An empty bag, or one whose weights sum to zero, is zero.
+    A mean divides by the length, or by the sum of the weights. An empty bag, or one whose weights
+    sum to zero, is zero.
     """
     if bag.pooling == "sum":
         return sum_BE
@@ -37,7 +38,7 @@ def finish_bag(bag: BagFeature, column: Ragged, sum_BE: Tensor) -> Tensor:
 
 
 def positions(column: Ragged, max_len: int) -> tuple[Tensor, Tensor]:
-    """Where item l of each row stands in `values_N`, and whether there is one: ([L, B] int64, [L, B] bool)."""
+    """Where item l of each row stands in `values_N` [L, B], and whether it has one [L, B]."""
     lengths_B = column.lengths_B
     position_L1 = torch.arange(max_len, device=lengths_B.device).unsqueeze(1)
     starts_B = lengths_B.cumsum(0) - lengths_B

@@ -1,6 +1,7 @@
-"""ShardedLookup: ids -> vectors through one TorchRec collection, updated in backward. Used by training.
+"""ShardedLookup: ids -> vectors through one TorchRec collection, updated in backward.
 
-Shape letters: B rows, F single-valued sparse features, N values, E embedding width, L sequence length.
+Shape letters: B rows, F single-valued sparse features, N values, E embedding width, L sequence
+length.
 """
 
 from __future__ import annotations
@@ -30,27 +31,31 @@ _INIT_ROWS = 4096
 
 
 class ShardedLookup(nn.Module):
-    """One `EmbeddingBagCollection` for all features: single ids, bags, and sequences as position features.
+    """One `EmbeddingBagCollection` for single ids, bags, and sequences as position features.
 
-    It is built on the meta device; `shard` gives it memory. A sequence of up to L items is L features of its table with
-    bags of at most one id, which on CPU is two to three times faster than an unpooled collection.
-
-    Args:
-        layout: features and tables.
-        config: optimizer and initial scale of the tables.
-        seed: initial weights are a function of (seed, table, row) alone.
+    It is built on the meta device; `shard` gives it memory. A sequence of up to L items is L
+    features of its table with bags of at most one id, which on CPU is two to three times faster
+    than an unpooled collection.
     """
 
     def __init__(self, layout: Layout, config: EmbeddingConfig, *, seed: int = 0) -> None:
+        """Describe the collection; `shard` gives it memory.
+
+        Args:
+            layout: features and tables.
+            config: optimizer and initial scale of the tables.
+            seed: initial weights are a function of (seed, table, row) alone.
+        """
         super().__init__()
         self.layout = layout
         self.config = config
         self.seed = seed
-        # Inner names are free of what torch refuses in a module's name (dots, `type`, `keys`); users see the tables' own.
+        # Inner names are free of what torch refuses in a module's name (dots, `type`, `keys`);
+        # users see the tables' own.
         self.inner = {
             f"t{i}_{re.sub(r'[^0-9A-Za-z_]', '_', t.name)}": t for i, t in enumerate(layout.tables)
         }
-        self._pooled = [feature.name for feature in (*layout.single, *layout.bags)]
+        self._pooled = [*(f.name for f in layout.single), *(f.name for f in layout.bags)]
         keys_of = {name: [f"{i}"] for i, name in enumerate(self._pooled)}
         for i, sequence in enumerate(layout.sequences, start=len(keys_of)):
             keys_of[sequence.name] = [f"{i}.{position}" for position in range(sequence.max_len)]
@@ -76,7 +81,7 @@ class ShardedLookup(nn.Module):
         fuse_optimizer(self.collection.parameters(), config)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Vectors of every feature in the order of the spec: [B, E], or zero-padded [B, L, E] for a sequence."""
+        """Vectors of every feature in the order of the spec: [B, E], a sequence [B, L, E]."""
         layout = self.layout
         # By name: a sharded collection returns its features in the order of its plan.
         groups = _torchrec.KeyedTensor.regroup([self.collection(self._jagged(batch))], self._groups)
@@ -85,7 +90,7 @@ class ShardedLookup(nn.Module):
         if layout.pooled:
             pooled, *groups = groups
             widths = [dims[name] for name in layout.pooled]
-            found |= zip(layout.pooled, pooled.split(widths, dim=1), strict=True)
+            found |= zip(layout.pooled, torch.split(pooled, widths, dim=1), strict=True)
         for bag in layout.bags:
             found[bag.name] = finish_bag(bag, batch.bags[bag.name], found[bag.name])
         for sequence, flat in zip(layout.sequences, groups, strict=True):
@@ -93,7 +98,7 @@ class ShardedLookup(nn.Module):
         return {name: found[name] for name in layout.features}
 
     def _jagged(self, batch: Batch) -> Any:
-        """The batch as TorchRec's jagged tensor: features in the order of `_keys`, each with B bags."""
+        """The batch as TorchRec's jagged tensor: B bags for each of `_keys`."""
         num_rows = len(batch)
         values = [batch.ids_FB.flatten()]
         lengths = [torch.ones_like(values[0])]
@@ -112,9 +117,10 @@ class ShardedLookup(nn.Module):
         values_N = torch.cat(values)
         weights_N = None
         if self.layout.is_weighted:
-            ones_N = torch.ones_like(values_N, dtype=torch.float32).split([len(v) for v in values])
+            all_ones = torch.ones_like(values_N, dtype=torch.float32)
+            ones_of = torch.split(all_ones, [len(v) for v in values])
             weights_N = torch.cat(
-                [ones if w is None else w for w, ones in zip(weights, ones_N, strict=True)]
+                [ones if w is None else w for w, ones in zip(weights, ones_of, strict=True)]
             )
         return _torchrec.KeyedJaggedTensor(
             keys=self._keys,
@@ -126,7 +132,7 @@ class ShardedLookup(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Fill this rank's part of every table with its initial weights; optimizer states start at zero."""
+        """Fill this rank's part of every table with its initial weights."""
         for key, weight in self.tensors().items():
             if key.endswith("/weight"):
                 table = key.removeprefix("tables/").removesuffix("/weight")
@@ -145,9 +151,10 @@ class ShardedLookup(nn.Module):
                     )
 
     def tensors(self) -> dict[str, Any]:
-        """Weights and optimizer states by their logical names, as the sharded tensors they are; writing to them counts.
+        """Weights and optimizer states by logical name, as the sharded tensors they are.
 
-        Keys are `tables/<table>/weight` and `tables/<table>/optimizer/<state>`.
+        Writing to them changes the tables.     Keys are `tables/<table>/weight` and
+        `tables/<table>/optimizer/<state>`.
         """
         with _torchrec.quiet():
             weights = self.collection.state_dict()
@@ -161,7 +168,7 @@ class ShardedLookup(nn.Module):
         return found
 
     def set_step(self, step: int) -> None:
-        """Tell the kernels how many updates were made: Adam corrects its bias by it. Needed after loading."""
+        """Tell the kernels how many updates were made, after loading: Adam corrects by it."""
         for module in self.collection.modules():
             if hasattr(module, "set_optimizer_step") and hasattr(module, "iter"):
                 module.set_optimizer_step(step)
@@ -185,9 +192,10 @@ def shard(
     local_world_size: int | None = None,
     find_unused_parameters: bool = False,
 ) -> Sharded:
-    """Plan the tables of `net`, give them memory and initial weights, and replicate the dense part. Collective.
+    """Plan the tables of `net`, give them memory and initial weights. Collective.
 
-    The default process group must exist (gloo or nccl), with one rank as well.
+    The dense part is replicated. The default process group must exist (gloo or nccl), with one rank
+    as well.
 
     Args:
         net: a module that contains one `ShardedLookup`.
@@ -225,7 +233,7 @@ def shard(
 
 
 def initial_rows(seed: int, table: str, block: int, dim: int) -> np.ndarray:
-    """Standard normal draws of rows `block` * 4096 and on: a function of its arguments alone, [4096, E] float32."""
+    """Standard normal draws [4096, E] of a block of rows: a function of the arguments alone."""
     key = hashlib.blake2b(f"{seed}/{block}/{table}".encode(), digest_size=16).digest()
     generator = np.random.Generator(
         np.random.SFC64(np.random.SeedSequence(int.from_bytes(key, "little")))
@@ -234,7 +242,7 @@ def initial_rows(seed: int, table: str, block: int, dim: int) -> np.ndarray:
 
 
 def fill_rows(part: Tensor, first: int, num_rows: int, table: str, seed: int, scale: float) -> None:
-    """Fill `part`, rows `first` and on of `table`, with its initial weights; row 0 of the table is zero."""
+    """Fill `part`, rows `first` and on of a table, with initial weights; row 0 is zero."""
     for block in range(first // _INIT_ROWS, -(-(first + num_rows) // _INIT_ROWS)):
         start, stop = (
             max(block * _INIT_ROWS, first),
@@ -249,7 +257,7 @@ def fill_rows(part: Tensor, first: int, num_rows: int, table: str, seed: int, sc
 
 
 def _sharder() -> Any:
-    """A sharder that offers row-wise tables on CPU too (TorchRec's own hides them there), and fused kernels alone."""
+    """A sharder that offers row-wise tables on CPU too, and fused kernels alone."""
 
     class FusedSharder(_torchrec.EmbeddingBagCollectionSharder):  # type: ignore[misc]  # its base is Any
         def sharding_types(self, compute_device_type: str) -> list[str]:
@@ -258,7 +266,8 @@ def _sharder() -> Any:
         def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
             return ["fused"]
 
-    # An id outside its table would be clamped to row 0 and train it; the data layer never gives one, so fail.
+    # An id outside its table would be clamped to row 0 and train it; the data layer never gives
+    # one, so fail.
     return FusedSharder(fused_params={"bounds_check_mode": _torchrec.BoundsCheckMode.FATAL})
 
 

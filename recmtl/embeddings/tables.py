@@ -1,4 +1,4 @@
-"""Layout: features -> one table each, and who shares it. Torch only knows shapes here; nothing is allocated."""
+"""Layout: features -> one table each, and who shares it. Nothing is allocated here."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Layout:
 
     @property
     def pooled(self) -> tuple[str, ...]:
-        """Features whose lookup is one vector a row: all but the sequences, in the order of the spec."""
+        """Features with one vector a row, all but the sequences, in the order of the spec."""
         apart = {sequence.name for sequence in self.sequences}
         return tuple(feature for feature in self.features if feature not in apart)
 

@@ -5,4 +5,11 @@ from recmtl.models.inputs import TowerInputs
 from recmtl.models.multi_task import MultiTaskNet
 from recmtl.models.outcomes import outcome_metrics
 
-__all__ = ["MultiTaskNet", "TowerInputs", "build_net", "build_tasks", "input_dims", "outcome_metrics"]
+__all__ = [
+    "MultiTaskNet",
+    "TowerInputs",
+    "build_net",
+    "build_tasks",
+    "input_dims",
+    "outcome_metrics",
+]

@@ -24,17 +24,28 @@ class FittedEncoders(Protocol):
     """What is needed of `recmtl.data.Encoders`."""
 
     @property
-    def tables(self) -> Mapping[str, int]: ...
+    def tables(self) -> Mapping[str, int]:
+        """Table -> number of rows."""
+
     @property
-    def single(self) -> tuple[str, ...]: ...
+    def single(self) -> tuple[str, ...]:
+        """Single-valued sparse features, the rows of `Batch.ids_FB`."""
+
     @property
-    def bags(self) -> tuple[str, ...]: ...
+    def bags(self) -> tuple[str, ...]:
+        """List-valued sparse features."""
+
     @property
-    def labels(self) -> tuple[str, ...]: ...
+    def labels(self) -> tuple[str, ...]:
+        """Columns of `Batch.labels_BK`."""
+
     @property
-    def base_rates(self) -> Mapping[str, float]: ...
+    def base_rates(self) -> Mapping[str, float]:
+        """Binary task -> positive rate where it is observed."""
+
     @property
-    def label_scales(self) -> Mapping[str, tuple[float, float]]: ...
+    def label_scales(self) -> Mapping[str, tuple[float, float]]:
+        """Regression -> mean and standard deviation of its label."""
 
 
 def build_net(
@@ -50,9 +61,9 @@ def build_net(
     Args:
         spec: features and tasks.
         tower_config: the tower.
-        encoders: fitted on the training rows: table sizes, and base rates, at which the heads start.
+        encoders: fitted on the training rows: table sizes, and base rates, where heads start.
         lookup: `ShardedLookup` or `PlainLookup` of the same layout.
-        seed: initial weights of the dense part are a function of it; torch's own generator is left as it is.
+        seed: decides the initial weights of the dense part; torch's own generator is left alone.
 
     Raises:
         SpecError: the spec lacks what the tower requires.

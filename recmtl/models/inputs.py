@@ -1,6 +1,7 @@
 """TowerInputs: looked-up vectors and dense features -> what a tower takes.
 
-Shape letters: B rows, D width of the input vector, K dense features, F fields, E field width, L sequence length.
+Shape letters: B rows, D width of the input vector, K dense features, F fields, E field width, L
+sequence length.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from recmtl.batch import Batch
 from recmtl.embeddings import Layout
 from recmtl.errors import SpecError
-from recmtl.spec import SequenceFeature, Spec
+from recmtl.spec import SequenceFeature, SparseFeature, Spec
 from recmtl.towers import InputDims, TowerInput
 
 __all__ = ["TowerInputs", "commonest_dim"]
@@ -25,25 +26,28 @@ __all__ = ["TowerInputs", "commonest_dim"]
 class TowerInputs(nn.Module):
     """The input vector of a row: dense features, then pooled features in the order of the spec.
 
-    A sequence enters the vector as the mean of its items. Towers that require more get a `TowerInput` instead: one
-    embedding of width E for each field (a dense feature x as ``w x + b``, a sparse one through a linear map where its own
-    width is another), each behaviour's padded sequence (its aligned features side by side, mapped to E), and the target
-    that its items are compared with.
-
-    Args:
-        spec: the features.
-        layout: their tables.
-        requires: what the tower requires beyond the vector: `fields`, `sequences`, `target`.
-        field_dim: width E.
-        tower: kind of the tower, for messages.
-
-    Raises:
-        SpecError: the spec lacks what the tower requires; it names the feature to add.
+    A sequence enters the vector as the mean of its items. Towers that require more get a
+    `TowerInput` instead: one embedding of width E for each field (a dense feature x as ``w x + b``,
+    a sparse one through a linear map where its own width is another), each behaviour's padded
+    sequence (its aligned features side by side, mapped to E), and the target that its items are
+    compared with.
     """
 
     def __init__(
         self, spec: Spec, layout: Layout, *, requires: AbstractSet[str], field_dim: int, tower: str
     ) -> None:
+        """Build the maps that the tower needs.
+
+        Args:
+            spec: the features.
+            layout: their tables.
+            requires: what the tower requires beyond the vector: `fields`, `sequences`, `target`.
+            field_dim: width E.
+            tower: kind of the tower, for messages.
+
+        Raises:
+            SpecError: the spec lacks what the tower requires; it names the feature to add.
+        """
         super().__init__()
         self.layout = layout
         self.requires = frozenset(requires)
@@ -137,7 +141,7 @@ class TowerInputs(nn.Module):
         return torch.stack([by_name[name] for name in self.fields], dim=1)
 
     def _add_map(self, name: str, width: int) -> None:
-        """A linear map to E where the width is another; without bias, so that padding stays zero."""
+        """A linear map to E from another width; without bias, so that padding stays zero."""
         if width != self.field_dim:
             self.maps[_module_name(name)] = nn.Linear(width, self.field_dim, bias=False)
 
@@ -152,22 +156,23 @@ class TowerInputs(nn.Module):
             problems.append(f"tower: `{tower}` needs fields. Add a sparse or dense feature.")
         if "sequences" in self.requires and not self._behaviours:
             problems.append(
-                f"tower: `{tower}` needs a behaviour sequence. Add a feature with `type: sequence`, for example a list "
-                "column of the items a user clicked before."
+                f"tower: `{tower}` needs a behaviour sequence. Add a feature of `type: sequence`, "
+                "for example a list column of the items a user clicked before."
             )
         elif "target" in self.requires and not self._targets:
             table = spec.table_of(spec.sequences[0]) if spec.sequences else "item_id"
             problems.append(
-                f"tower: `{tower}` needs a target that a sequence's items are compared with. Add a single-valued sparse "
-                f"feature that owns or shares the table `{table}`."
+                f"tower: `{tower}` needs a target that a sequence's items are compared with. Add a "
+                f"single-valued sparse feature that owns or shares the table `{table}`."
             )
         if unknown := self.requires - {"fields", "sequences", "target"}:
             listed = ", ".join(f"`{name}`" for name in sorted(unknown))
             problems.append(f"tower: `{tower}` requires {listed}, which a spec cannot give yet.")
         if self._apart:
             problems += [
-                f"features: sequences of behaviour `{behaviour}` are aligned, but their `max_len` differ: "
-                f"{', '.join(f'`{n}` {self._max_len[n]}' for n in names)}. Give them one `max_len`."
+                f"features: sequences of behaviour `{behaviour}` are aligned, but their `max_len` "
+                f"differ: {', '.join(f'`{n}` {self._max_len[n]}' for n in names)}. "
+                "Give them one `max_len`."
                 for behaviour, names in self._behaviours.items()
                 if len({self._max_len[name] for name in names}) > 1
             ]
@@ -176,16 +181,17 @@ class TowerInputs(nn.Module):
 
 
 def commonest_dim(spec: Spec) -> int:
-    """The commonest embedding width of the spec's sparse and sequence features, the first one of several.
+    """The commonest embedding width of the spec, the first one of several.
 
-    A spec without any gets 16, for its dense features.
+    A spec of dense features alone gets 16.
     """
-    dims = Counter(spec.dim_of(feature) for feature in (*spec.sparse, *spec.sequences))
+    features: list[SparseFeature | SequenceFeature] = [*spec.sparse, *spec.sequences]
+    dims = Counter(spec.dim_of(feature) for feature in features)
     return dims.most_common(1)[0][0] if dims else 16
 
 
 def _targets(spec: Spec, layout: Layout) -> tuple[str, ...]:
-    """Features that the items are compared with, each once: `target`, or the single-valued feature of the table."""
+    """What items are compared with, each once: `target`, or the single feature of the table."""
     of_table: dict[str, str] = {}
     for feature in layout.single:
         of_table.setdefault(feature.table, feature.name)

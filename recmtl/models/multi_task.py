@@ -1,4 +1,4 @@
-"""MultiTaskNet: Batch -> lookup -> tower input -> logits. Training and scoring differ in the lookup alone.
+"""MultiTaskNet: Batch -> logits. Training and scoring differ in the lookup alone.
 
 Shape letters: B rows, D input width, H heads (tasks without `product_of`).
 """
@@ -6,7 +6,7 @@ Shape letters: B rows, D input width, H heads (tasks without `product_of`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,16 @@ __all__ = ["MultiTaskNet"]
 
 
 class MultiTaskNet(nn.Module):
-    """The one network from a batch to the logits of all heads.
-
-    Args:
-        lookup: `ShardedLookup` or `PlainLookup`.
-        tower: the tower.
-        inputs: what makes the tower's input of looked-up vectors and dense features.
-    """
+    """The one network from a batch to the logits of all heads."""
 
     def __init__(self, lookup: nn.Module, tower: Tower, inputs: TowerInputs) -> None:
+        """Put the parts together.
+
+        Args:
+            lookup: `ShardedLookup` or `PlainLookup`.
+            tower: the tower.
+            inputs: what makes the tower's input of looked-up vectors and dense features.
+        """
         super().__init__()
         self.lookup = lookup
         self.inputs = inputs
@@ -39,10 +40,11 @@ class MultiTaskNet(nn.Module):
     @overload
     def forward(self, batch: Batch, *, squares: bool) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(self, batch: Batch, *, squares: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits [B, H]; with `squares` also, for each row, the sum of |v|² over its looked-up vectors v, [B].
+        """Logits [B, H]; with `squares` also the sum of |v|² over each row's vectors v, [B].
 
-        A vector counts once for each time it is looked up: a bag is its pooled vector, a sequence each of its items. An
-        l2 penalty on this sum is exact with fused updates, because it reaches the tables through the same backward.
+        A vector counts once for each time it is looked up: a bag is its pooled vector, a sequence
+        each of its items. An l2 penalty on this sum is exact with fused updates, because it reaches
+        the tables through the same backward.
         """
         vectors = self.lookup(batch)
         logits_BH: Tensor = self.tower(self.inputs(batch, vectors))
@@ -59,10 +61,11 @@ class MultiTaskNet(nn.Module):
     @torch.no_grad()
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """Gates and expert statistics of a batch (see `Tower.explain`)."""
-        return self.tower.explain(self.tower_input(batch))
+        inputs: Any = self.tower_input(batch)  # whichever of the two the tower takes
+        return self.tower.explain(inputs)
 
     def dense_tensors(self) -> dict[str, Tensor]:
-        """Every tensor outside the tables by its name; they are the net's own, so writing to them changes it."""
+        """Every tensor outside the tables by name; writing to one changes the net."""
         return {
             **self.inputs.state_dict(prefix="inputs."),
             **self.tower.state_dict(prefix="tower."),
@@ -87,7 +90,8 @@ class MultiTaskNet(nn.Module):
             if name not in own
         ]
         problems += [
-            f"`{name}` has shape {list(tensors[name].shape)} in the checkpoint and {list(tensor.shape)} in the net."
+            f"`{name}` has shape {list(tensors[name].shape)} in the checkpoint and "
+            f"{list(tensor.shape)} in the net."
             for name, tensor in own.items()
             if name in tensors and tensors[name].shape != tensor.shape
         ]

@@ -38,8 +38,8 @@ def outcome_metrics(
         segments: column -> its value in each row.
 
     Returns:
-        ``{"rows": n, "tasks": {task: {metric: value}}, "segments": {column: {value: {task: ...}}}}``;
-        a metric that its rows do not define is None.
+        ``{"rows": n, "tasks": {task: {metric: value}}, "segments": {column: {value: tasks}}}``; a
+        metric that its rows do not define is None.
     """
     odds_BT = tasks.log_odds(logits_BH).detach().cpu().numpy()
     target_BT = tasks.targets(labels_BK).cpu().numpy()
@@ -51,7 +51,7 @@ def outcome_metrics(
         "tasks": {},
         "segments": {column: {} for column in segments or {}},
     }
-    kinds = {task.name: "regression" if task.kind == "regression" else "binary" for task in tasks.tasks}
+    kinds = {task.name: task.kind for task in tasks.tasks}
     columns = {column: np.asarray(values) for column, values in (segments or {}).items()}
     for t, name in enumerate(tasks.names):
         about: dict[str, Any] = {
@@ -60,9 +60,9 @@ def outcome_metrics(
             "groups": groups,
             "logits": kinds[name] == "binary",
         }
-        outcome = (kinds[name], odds_BT[:, t], target_BT[:, t])
-        found["tasks"][name] = task_metrics(*outcome, **about)
+        kind, outcome = kinds[name], (odds_BT[:, t], target_BT[:, t])
+        found["tasks"][name] = task_metrics(kind, *outcome, **about)
         for column, values in columns.items():
-            for value, metrics in segment_metrics(*outcome, values, **about).items():
+            for value, metrics in segment_metrics(kind, *outcome, values, **about).items():
                 found["segments"][column].setdefault(value, {})[name] = metrics
     return found
