@@ -70,7 +70,7 @@ types: $(STAMP) ## mypy --strict
 check: lint types test ## lint, types and test
 
 docs: $(STAMP) ## write feature_specs/README.md and feature_specs/schema.json from the code
-	$(BIN)/python -m recmtl.spec.docs
+	$(BIN)/python -m recmtl.config
 
 wheel: $(STAMP) ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --outdir dist

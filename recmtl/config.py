@@ -1,4 +1,4 @@
-"""RunConfig: one YAML file that says everything about a run. The Spec, and each component's own config."""
+"""RunConfig: one YAML file that says everything about a run: a Spec and the components' configs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from recmtl._checks import suggest
+from recmtl._files import write_json, write_text
 from recmtl.embeddings.config import EmbeddingConfig
 from recmtl.spec import Problem, Spec, StrictModel
 from recmtl.spec.checks import entries, text
+from recmtl.spec.docs import fill_tables
 from recmtl.spec.dump import to_yaml
 from recmtl.spec.schema import editor_schema
 from recmtl.spec.yaml_loader import load_yaml
@@ -36,7 +38,10 @@ _BETTER: Mapping[str, Mapping[str, Literal["max", "min"]]] = {
 """Metrics that can be monitored, and which way is better, by kind of task."""
 
 _REFUSED_PRECISION = {
-    "16": "scaled fp16 gradients would reach the tables unscaled, and a step that is skipped would still move them",
+    "16": (
+        "scaled fp16 gradients would reach the tables unscaled, and a step that is skipped would "
+        "still move them"
+    ),
     "true": "tables are stored and updated in fp32",
 }
 _REFUSED_SHARDING = {
@@ -121,8 +126,8 @@ class TrainConfig(StrictModel):
                 and part in precision.split("-")
             ):
                 raise ValueError(
-                    f"must be `32-true` or `bf16-mixed`, got the string `{precision}`: tables are updated during "
-                    f"backward, so {reason}."
+                    f"must be `32-true` or `bf16-mixed`, got the string `{precision}`: tables are "
+                    f"updated during backward, so {reason}."
                 )
         return precision
 
@@ -179,7 +184,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         path: the YAML file; `feature_specs/README.md` explains every key.
-        overrides: `key.sub=value` each, such as `train.lr=0.01`, `tower=ple` or `features.user_id.dim=8`.
+        overrides: `key.sub=value` each, such as `train.lr=0.01`, `tower=ple` or
+            `features.user_id.dim=8`.
 
     Raises:
         SpecError: with every problem, each with file and line.
@@ -187,7 +193,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Example:
         .. code-block:: python
 
-            config = recmtl.load_spec("feature_specs/census_income.yaml", ["tower=mmoe", "train.epochs=3"])
+            config = recmtl.load_spec("feature_specs/x.yaml", ["tower=mmoe", "train.epochs=3"])
     """
     return load_yaml(RunConfig, path, overrides)
 
@@ -198,8 +204,7 @@ def dump_yaml(config: StrictModel) -> str:
 
 
 def fingerprint(config: StrictModel) -> str:
-    """The sha256 of everything a spec says, defaults included, whatever the order and spelling of
-    its file."""
+    """The sha256 of everything a spec says, defaults included; the file's spelling is no matter."""
     canonical = json.dumps(
         config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
     )
@@ -208,26 +213,23 @@ def fingerprint(config: StrictModel) -> str:
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of a spec file, for editors (`# yaml-language-server: $schema=schema.json`)."""
-    schema = editor_schema(RunConfig)
-    for section in RunConfig.shorthands:  # `ple` is short for `{kind: ple}`
-        full = schema["properties"][section]
-        kinds = list(_kinds(schema, full))
-        short = {"description": full.pop("description"), "anyOf": [{"enum": kinds}, full]}
-        schema["properties"][section] = short
-    return {**schema, "title": "recmtl spec"}
+    return editor_schema(RunConfig)
 
 
-def _kinds(schema: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[str]:
-    for member in section.get("oneOf", (section,)):
-        kind = schema["$defs"][member["$ref"].rpartition("/")[2]]["properties"]["kind"]
-        yield from kind.get("enum", [kind.get("const")])
+def write_reference(folder: Path) -> None:
+    """Write `schema.json`, and the tables of keys in `README.md`, into `feature_specs/`."""
+    page = folder / "README.md"
+    write_text(page, fill_tables(page.read_text(encoding="utf-8"), RunConfig))
+    write_json(folder / "schema.json", json_schema())
 
 
 def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     objective = _section(data, "objective")
     products = [task for _, task in entries(data, "tasks") if task.get("product_of") is not None]
     if objective.get("kind") == "entire_space" and not products:
-        message = "`objective: entire_space` needs a task with `product_of`, such as the product of ctr and cvr."
+        message = (
+            "`objective: entire_space` needs a task with `product_of`, such as that of ctr and cvr."
+        )
         yield Problem(("objective",), message)
 
 
@@ -241,8 +243,9 @@ def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         and batch_size % streams
     ):
         message = (
-            f"`batch_size` must be a multiple of `streams`, of which each gives an equal share of a batch: got {batch_size} "
-            f"and {streams}. Write {max(1, round(batch_size / streams)) * streams}, for example."
+            "`batch_size` must be a multiple of `streams`, each of which gives an equal share of a "
+            f"batch: got {batch_size} and {streams}. "
+            f"Write {max(1, round(batch_size / streams)) * streams}, for example."
         )
         yield Problem(("train", "batch_size" if "batch_size" in train else "streams"), message)
     for key in ("monitor", "patience"):
@@ -277,10 +280,9 @@ def _monitor_problems(data: Mapping[str, Any], monitor: str, *, grouped: bool) -
     }
     name, slash, metric = monitor.partition("/")
     if not slash:
-        yield Problem(
-            path,
-            f"`monitor` must be `<task>/<metric>`, such as `{next(iter(kinds), 'ctr')}/auc`, got `{monitor}`.",
-        )
+        example = f"{next(iter(kinds), 'ctr')}/auc"
+        message = f"`monitor` must be `<task>/<metric>`, such as `{example}`, got `{monitor}`."
+        yield Problem(path, message)
     elif name == "valid" and "/" in metric:
         yield Problem(path, f"`monitor` leaves `valid/` out. Write `{metric}`.")
     elif name not in kinds:
@@ -300,3 +302,7 @@ def _monitor_problems(data: Mapping[str, Any], monitor: str, *, grouped: bool) -
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key)
     return value if isinstance(value, Mapping) else {}
+
+
+if __name__ == "__main__":  # `make docs`
+    write_reference(Path("feature_specs"))

@@ -40,8 +40,7 @@ class StrictModel(BaseModel):
 
     @classmethod
     def problems(cls, data: Mapping[str, Any]) -> list[Problem]:
-        """What is wrong between the keys of a whole file, in plain data that may be wrong in other
-        ways too."""
+        """What is wrong between keys; `data` is plain and may be wrong in other ways too."""
         return []
 
     @model_validator(mode="after")
@@ -69,8 +68,7 @@ def describe(data: Any, problem: Problem) -> str:
 
 
 def item_of(data: Any, path: tuple[str | int, ...]) -> str:
-    """The feature, task or section that a path leads into, in words; nothing for a key of the
-    root."""
+    """The feature, task or section that a path leads into; nothing for a key of the root."""
     if len(path) > 1 and path[0] in ("features", "tasks") and isinstance(path[1], int):
         item = data[path[0]][path[1]]
         name, kind = (

@@ -67,8 +67,9 @@ def _problem(model: type[StrictModel], detail: Mapping[str, Any], data: Any) -> 
         key, tag = str(ctx["discriminator"]).strip("'"), str(ctx["tag"])
         if f"{key}: {tag}" in getattr(owner, "reserved", ()):
             return Problem((*path, key), f"`{key}: {tag}` is reserved for a later version.")
-        tags = _tags(location.annotation)
-        return Problem((*path, key), _one_of(subject_of((*path, key)), tags, tag))
+        return Problem(
+            (*path, key), _one_of(subject_of((*path, key)), _tags(location.annotation), tag)
+        )
     if kind == "value_error":
         reason = str(ctx["error"])
         named = (
@@ -130,7 +131,8 @@ def _unknown_key(path: Path, owner: Any) -> Problem:
 def _one_of(subject: str, allowed: Sequence[Any], got: Any) -> str:
     listed = ", ".join(f"`{a}`" for a in allowed)
     nearest = suggest(got, [str(a) for a in allowed]) if isinstance(got, str) else ""
-    return f"{subject} must be {'one of ' if len(allowed) > 1 else ''}{listed}, got {say(got)}.{nearest}"
+    one_of = "one of " if len(allowed) > 1 else ""
+    return f"{subject} must be {one_of}{listed}, got {say(got)}.{nearest}"
 
 
 def _meaning(owner: Any, key: Any) -> str:
@@ -179,8 +181,7 @@ def keys_of(owner: Any) -> list[str]:
 
 
 def locate(model: type[BaseModel], loc: Sequence[str | int]) -> Location:
-    """Follow pydantic's location through the models, so that names of union members drop out of
-    it."""
+    """Follow pydantic's location through the models; names of union members drop out of it."""
     path: list[str | int] = []
     owner: Any = model
     here: Any = model

@@ -1,4 +1,4 @@
-"""Overrides from the command line, `key.sub=value`, written into a document before it is checked."""
+"""Overrides, `key.sub=value`, are written into a document before it is checked."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def apply_override(
 
 
 def _write(model: type[StrictModel], document: Document, parts: Sequence[str], value: Any) -> Path:
-    if not isinstance(document.data, Mapping):
+    if document.data is None:
         document.data = {}
+    if not isinstance(document.data, dict):
+        raise _UnknownKeyError("leads nowhere, as the file is not a mapping.")
     here: Any = document.data
     path: Path = ()
     while parts:
@@ -83,8 +85,7 @@ def _write(model: type[StrictModel], document: Document, parts: Sequence[str], v
 
 
 def _item(items: list[Any], parts: Sequence[str], path: Path) -> tuple[int, int]:
-    """Position of the feature or task whose name `parts` begin with, and how many parts the name
-    has."""
+    """Position of the item whose name `parts` begin with, and how many parts the name has."""
     names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
     for used in range(len(parts), 0, -1):
         name = ".".join(parts[:used])
@@ -96,7 +97,8 @@ def _item(items: list[Any], parts: Sequence[str], path: Path) -> tuple[int, int]
         listed = suggest(parts[0], known) or f" Known: {', '.join(f'`{n}`' for n in known)}."
         raise _UnknownKeyError(f"no {section.removesuffix('s')} is called `{parts[0]}`.{listed}")
     raise _UnknownKeyError(
-        f"`{section}` is a list, and one of its items cannot be set. Write `{'.'.join(map(str, path))}=[...]`."
+        f"`{section}` is a list, and one of its items cannot be set. "
+        f"Write `{'.'.join(map(str, path))}=[...]`."
     )
 
 

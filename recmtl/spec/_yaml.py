@@ -1,6 +1,7 @@
-"""YAML text -> plain data, with a line for every key. What YAML would misread in silence is a problem here.
+"""YAML text -> plain data, with a line for every key.
 
-Only the parser of PyYAML is used: no tags, no objects, no aliases; numbers, booleans and nulls are read by `read_plain`.
+Only the parser of PyYAML is used: no tags, objects, aliases or merge keys. Numbers, booleans and
+nulls are read by `read_plain`, which refuses what YAML would misread in silence.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 from yaml.events import (
     AliasEvent,
+    CollectionStartEvent,
     DocumentStartEvent,
     Event,
     MappingEndEvent,
@@ -98,7 +100,8 @@ def read_plain(text: str) -> Any:
     if text.lower() in _OLD_BOOLEANS and text in (text.lower(), text.capitalize(), text.upper()):
         meant = _OLD_BOOLEANS[text.lower()]
         raise _TrapError(
-            f'is `{text}` without quotes, which YAML reads as {meant}. Write `{meant}`, or "{text}" for the word'
+            f"is `{text}` without quotes, which YAML reads as {meant}. "
+            f'Write `{meant}`, or "{text}" for the word'
         )
     if text == "None":
         raise _TrapError('is `None`, which is not YAML. Write `null`, or "None" for the word')
@@ -134,7 +137,7 @@ _TRAPS = (
 def is_plain_string(text: str) -> bool:
     """Whether `text`, unquoted, is read back as itself."""
     try:
-        return read_plain(text) == text
+        return bool(read_plain(text) == text)
     except _TrapError:
         return False
 
@@ -191,24 +194,16 @@ class _Reader:
                 _line(event), f"values are nested deeper than {MAX_DEPTH} levels."
             )
         if isinstance(event, AliasEvent):
-            self.problem(
-                event,
-                path,
-                f"is the alias `*{event.anchor}`, and aliases are not read. Write the value out",
-            )
+            what = f"is the alias `*{event.anchor}`, and aliases are not read. Write the value out"
+            self.problem(event, path, what)
             return None
-        if getattr(event, "anchor", None) is not None:
-            self.problem(
-                event,
-                path,
-                f"has the anchor `&{event.anchor}`, and anchors are not read. Leave it out",
-            )
-        if getattr(event, "tag", None) is not None:
-            self.problem(
-                event,
-                path,
-                f"has the tag `{_short(event.tag)}`, and tags are not read. Leave it out",
-            )
+        assert isinstance(event, ScalarEvent | CollectionStartEvent)  # what else begins a value
+        if event.anchor is not None:
+            what = f"has the anchor `&{event.anchor}`, and anchors are not read. Leave it out"
+            self.problem(event, path, what)
+        if event.tag is not None:
+            what = f"has the tag {_short(str(event.tag))}, and tags are not read. Leave it out"
+            self.problem(event, path, what)
         if isinstance(event, SequenceStartEvent):
             return self.sequence(path)
         if isinstance(event, MappingStartEvent):
@@ -226,12 +221,12 @@ class _Reader:
         while not isinstance(event := next(self.events), MappingEndEvent):
             key = self.key(event, path)
             if key is None:
-                self.skip()
+                self.skip(next(self.events), (*path, ""))
             elif key in items:
                 first = self.document.lines[(*path, key)]
                 message = f"duplicate key `{key}`, first given in line {first}."
                 self.document.problems.append((_line(event), Problem((*path, key), message)))
-                self.skip()
+                self.skip(next(self.events), (*path, ""))
             else:
                 self.document.lines[(*path, key)] = _line(event)
                 items[key] = self.value(next(self.events), (*path, key))
@@ -243,7 +238,7 @@ class _Reader:
         if not isinstance(event, ScalarEvent) or event.tag is not None or event.anchor is not None:
             message = "a key must be a plain word, without tag, anchor, list or mapping."
             self.document.problems.append((line, Problem((*path, ""), message)))
-            self.skip_rest(event)
+            self.skip(event, (*path, ""))
             return None
         if event.implicit[0] and event.value == "<<":
             message = "merge keys (`<<`) are not read. Write the keys out."
@@ -274,16 +269,10 @@ class _Reader:
             self.problem(event, path, str(trap))
             return text
 
-    def skip(self) -> None:
-        """Read past the next value."""
+    def skip(self, event: Event, path: Path) -> None:
+        """Read past a value, whose first event is given."""
         known, self.document = self.document, Document()
-        self.value(next(self.events), ())
-        self.document = known
-
-    def skip_rest(self, event: Event) -> None:
-        """Read past the rest of a value whose first event was already taken."""
-        known, self.document = self.document, Document()
-        self.value(event, ())
+        self.value(event, path)
         self.document = known
 
     def problem(self, event: Event, path: Path, what: str) -> None:
@@ -294,6 +283,7 @@ class _Reader:
 
 
 def _line(event: Event) -> int:
+    assert event.start_mark is not None
     return int(event.start_mark.line) + 1
 
 

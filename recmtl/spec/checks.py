@@ -1,4 +1,7 @@
-"""What must hold between the keys of a spec. Works on plain data, so that one wrong key hides no other problem."""
+"""What must hold between the keys of a spec.
+
+The checks work on plain data, so that one wrong key hides no other problem.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +69,7 @@ def task_problems(data: Data) -> list[Problem]:
 
 
 def column_problems(data: Data) -> list[Problem]:
-    """Columns that are read twice for purposes that exclude each other, above all a label among the
-    features."""
+    """Columns with two purposes that exclude each other, above all a label among the features."""
     problems: list[Problem] = []
     section = data.get("data")
     rows: Data = section if isinstance(section, Mapping) else {}
@@ -98,7 +100,10 @@ def _leak(column: str | None, answer: str) -> str:
 
 def _row_problems(data: Data, rows: Data) -> Iterator[Problem]:
     if text(rows, "valid") is not None and text(rows, "valid") == text(rows, "train"):
-        message = "`valid` must be other rows than `train`. Write `{fraction: 0.1, by: <column>}` to split them."
+        message = (
+            "`valid` must be other rows than `train`. "
+            "Write `{fraction: 0.1, by: <column>}` to split them."
+        )
         yield Problem(("data", "valid"), message)
     for key in ("segments", "keep", "accept_leaks"):
         columns = [c for c in _list(rows, key) if isinstance(c, str)]
@@ -110,14 +115,12 @@ def _row_problems(data: Data, rows: Data) -> Iterator[Problem]:
         if isinstance(column, str) and known and column not in known:
             message = f"`accept_leaks` must name features, got `{column}`.{suggest(column, known)}"
             yield Problem(("data", "accept_leaks", i), message)
-    outputs = {
-        f"{prefix}_{text(task, 'name')}": task
-        for _, task in entries(data, "tasks")
-        for prefix in ("probs", "pred")
-    }
+    names = [text(task, "name") for _, task in entries(data, "tasks")]
+    outputs = {f"{prefix}_{name}": name for name in names for prefix in ("probs", "pred")}
     for i, column in enumerate(_list(rows, "keep")):
         if column in outputs:
-            message = f"`keep` must not name the output column `{column}` of task `{outputs[column].get('name')}`."
+            task = outputs[column]
+            message = f"`keep` must not name the output column `{column}` of task `{task}`."
             yield Problem(("data", "keep", i), message)
 
 
@@ -142,7 +145,10 @@ def _table_problems(i: int, feature: Data, by_name: Mapping[str, Data]) -> Itera
     sources = [key for key in SOURCES if feature.get(key) is not None]
     if table is None or table == name:
         if not sources:
-            message = "one of `vocab`, `hash` and `buckets` must say how a value becomes a row, or `table` whose it shares."
+            message = (
+                "one of `vocab`, `hash` and `buckets` must say how a value becomes a row, "
+                "or `table` whose rows it shares."
+            )
             yield Problem(("features", i, SOURCES[0]), message)
         if len(sources) > 1:
             given = " and ".join(f"`{s}`" for s in sources)
@@ -166,7 +172,10 @@ def _table_problems(i: int, feature: Data, by_name: Mapping[str, Data]) -> Itera
             f"`table` must name a feature with a table, and `{table}` is dense.",
         )
     elif (further := text(owner, "table")) not in (None, table):
-        message = f"`table` must name the table's own feature, and `{table}` shares that of `{further}`. Write `{further}`."
+        message = (
+            f"`table` must name the table's own feature, and `{table}` shares that of `{further}`. "
+            f"Write `{further}`."
+        )
         yield Problem(("features", i, "table"), message)
     for key in [*sources, *(["dim"] if feature.get("dim") is not None else [])]:
         yield Problem(
@@ -183,7 +192,8 @@ def _target_problems(i: int, feature: Data, by_name: Mapping[str, Data]) -> Iter
         n for n, f in by_name.items() if f.get("type") == "sparse" and f.get("weights") is None
     ]
     if target not in single:
-        message = f"`target` must name a single-valued sparse feature, got `{target}`.{suggest(target, single)}"
+        message = f"`target` must name a single-valued sparse feature, got `{target}`."
+        message += suggest(target, single)
         yield Problem(("features", i, "target"), message)
 
 
@@ -198,8 +208,9 @@ def _behaviour_problems(data: Data) -> Iterator[Problem]:
             ours, theirs = feature.get(key, default), other.get(key, default)
             if ours is not None and theirs is not None and ours != theirs:
                 message = (
-                    f"`{key}` must be the same for all sequences of behaviour `{behaviour}`, which are aligned: got "
-                    f"{str(ours).lower()}, and `{other.get('name')}` has {str(theirs).lower()}."
+                    f"`{key}` must be the same for all sequences of behaviour `{behaviour}`, which "
+                    f"are aligned: got {str(ours).lower()}, and `{other.get('name')}` has "
+                    f"{str(theirs).lower()}."
                 )
                 yield Problem(("features", i, key), message)
 

@@ -81,7 +81,7 @@ class DataSpec(StrictModel):
         found = _MEMORY.fullmatch(memory)
         if found is None or float(found[1]) == 0:
             raise ValueError(
-                f"must be a number and a unit, such as `512MiB` or `4GiB`, got the string `{memory}`."
+                f"must be a number and a unit, such as `512MiB` or `4GiB`, got `{memory}`."
             )
         return memory
 

@@ -19,10 +19,9 @@ class _OneLine(dict[str, Any]):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what would be read as something else, and writes lists of single values on one
-    line."""
+    """Quotes what would be read as something else; lists of single values stand on one line."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
@@ -43,15 +42,15 @@ _Dumper.add_representer(list, _Dumper.represent_items)
 
 
 def to_yaml(model: StrictModel) -> str:
-    """The model as YAML: every default written out, each feature and each task on a line of its own.
+    """The model as YAML: defaults written out, each feature and each task on a line of its own.
 
     Example:
         >>> from recmtl.spec import DataSpec, SplitByKey
-        >>> data = DataSpec(train="logs/", valid=SplitByKey(fraction=0.1, by="0123"), segments=("os", "no"))
+        >>> data = DataSpec(train="logs/", valid=SplitByKey(fraction=0.1, by="0123"))
         >>> print(to_yaml(data), end="")
         train: logs/
         valid: {fraction: 0.1, by: "0123"}
-        segments: [os, "no"]
+        segments: []
         keep: []
         memory: 1GiB
         accept_leaks: []
@@ -62,8 +61,7 @@ def to_yaml(model: StrictModel) -> str:
 
 
 def _plain(value: Any, *, depth: int) -> Any:
-    """Mappings, lists and scalars; sections of the root in blocks, what is below them on one line
-    each."""
+    """Mappings, lists and scalars: sections in blocks, what is below them on one line each."""
     if isinstance(value, BaseModel | dict) or dataclasses.is_dataclass(value):
         items = {key: _plain(item, depth=depth + 1) for key, item in _items(value)}
         return items if depth < 2 else _OneLine(items)

@@ -45,8 +45,8 @@ class Vocab(StrictModel):
 class SparseFeature(StrictModel):
     """An id or a category, or a list of them: a row of an embedding table.
 
-    Exactly one of `vocab`, `hash` and `buckets` says how a value becomes a row, unless `table` names another feature's
-    table: then that feature says it.
+    Exactly one of `vocab`, `hash` and `buckets` says how a value becomes a row, unless `table`
+    names another feature's table: then that feature says it.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"role"})
@@ -84,8 +84,7 @@ class SparseFeature(StrictModel):
 
 
 class SequenceFeature(StrictModel):
-    """A list column in the order of time, oldest first, for example the items a user clicked
-    before."""
+    """A list column in the order of time, oldest first: the items a user clicked before."""
 
     reserved: ClassVar[frozenset[str]] = frozenset({"role"})
 

@@ -1,4 +1,4 @@
-"""Names that tasks may have. Task names become keys of `nn.ModuleDict` and `nn.ParameterDict`, metrics and columns."""
+"""Names that tasks may have: they become keys of torch's dicts of modules, metrics and columns."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ __all__ = ["MODULE_NAMES", "task_name_problem"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-MODULE_NAMES = frozenset(
-    """
-T_destination add_module apply bfloat16 buffers call_super_init children clear compile copy cpu
-cuda double dump_patches eval extra_repr float forward fromkeys get get_buffer get_extra_state
-get_parameter get_submodule half ipu items keys load_state_dict modules mtia named_buffers
-named_children named_modules named_parameters parameters pop popitem register_backward_hook
-register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
-register_full_backward_pre_hook register_load_state_dict_post_hook
-register_load_state_dict_pre_hook register_module register_parameter
-register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
-set_submodule setdefault share_memory state_dict to to_empty train training type update values
-xpu zero_grad
-""".split()
-)
+# fmt: off
+MODULE_NAMES = frozenset({
+    "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children",
+    "clear", "compile", "copy", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr",
+    "float", "forward", "fromkeys", "get", "get_buffer", "get_extra_state", "get_parameter",
+    "get_submodule", "half", "ipu", "items", "keys", "load_state_dict", "modules", "mtia",
+    "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop",
+    "popitem", "register_backward_hook", "register_buffer", "register_forward_hook",
+    "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook",
+    "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module",
+    "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook",
+    "requires_grad_", "set_extra_state", "set_submodule", "setdefault", "share_memory",
+    "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu",
+    "zero_grad",
+})
+# fmt: on
 """Public attributes of torch's modules and their dicts, which cannot be keys of them."""
 
 
@@ -32,10 +34,13 @@ def task_name_problem(name: str) -> str | None:
         >>> task_name_problem("ctr") is None
         True
         >>> task_name_problem("train")
-        '`name` must not be `train`, which PyTorch modules use themselves. Write `train_task`, for example.'
+        '`name` must not be `train`, which torch uses itself. Write `train_task`, for example.'
     """
     if _IDENTIFIER.fullmatch(name) is None:
-        return f"`name` must be letters, digits and underscores, beginning with a letter, got the string `{name}`."
+        return f"`name` must be a letter and then letters, digits and underscores, got `{name}`."
     if name in MODULE_NAMES:
-        return f"`name` must not be `{name}`, which PyTorch modules use themselves. Write `{name}_task`, for example."
+        return (
+            f"`name` must not be `{name}`, which torch uses itself. "
+            f"Write `{name}_task`, for example."
+        )
     return None

@@ -12,8 +12,8 @@ __all__ = ["editor_schema"]
 def editor_schema(model: type[StrictModel]) -> dict[str, Any]:
     """The model's JSON schema as an editor needs it.
 
-    Integers may be written as `1_000_000`, which YAML 1.2 (and so an editor) takes for a string; a component's `kind` is
-    required wherever several kinds are possible.
+    Integers may be written as `1_000_000`, which YAML 1.2 (and so an editor) takes for a string; a
+    component's `kind` is required wherever several kinds are possible.
 
     Example:
         >>> from recmtl.spec import Vocab
@@ -21,13 +21,28 @@ def editor_schema(model: type[StrictModel]) -> dict[str, Any]:
         ['integer', 'string']
     """
     schema: dict[str, Any] = _for_editors(model.model_json_schema())
-    definitions = schema.get("$defs", {})
-    for section in schema.get("properties", {}).values():
+    properties, definitions = schema.get("properties", {}), schema.get("$defs", {})
+    for section in properties.values():
         for member in section.get("oneOf", ()):
-            definition = definitions[member["$ref"].rpartition("/")[2]]
+            definition = _definition(definitions, member)
             if "kind" in definition["properties"]:
                 definition["required"] = ["kind"]
+    for key in model.shorthands:
+        full = properties[key]
+        kinds = [k for m in full.get("oneOf", (full,)) for k in _kinds(_definition(definitions, m))]
+        short = {"enum": kinds}
+        properties[key] = {"description": full.pop("description", ""), "anyOf": [short, full]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _definition(definitions: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = definitions[reference["$ref"].rpartition("/")[2]]
+    return definition
+
+
+def _kinds(definition: dict[str, Any]) -> list[str]:
+    kind = definition["properties"]["kind"]
+    return list(kind["enum"]) if "enum" in kind else [kind["const"]]
 
 
 def _for_editors(schema: Any, *, is_names: bool = False) -> Any:

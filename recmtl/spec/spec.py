@@ -50,8 +50,7 @@ class Spec(StrictModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Label and condition columns of all tasks, each once, in the order of the tasks
-        (`Batch.labels_BK`)."""
+        """Label and condition columns, each once, in task order (`Batch.labels_BK`)."""
         columns = [c for task in self.tasks for c in (task.label, task.given) if c is not None]
         return tuple(dict.fromkeys(columns))
 
@@ -61,7 +60,8 @@ class Spec(StrictModel):
 
     def table_owner(self, table: str) -> SparseFeature | SequenceFeature:
         """The feature that says how the table's rows come about and how wide they are."""
-        return next(f for f in (*self.sparse, *self.sequences) if f.name == table)
+        owners = (f for f in self.features if not isinstance(f, DenseFeature))
+        return next(f for f in owners if f.name == table)
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from recmtl.spec._yaml import MAX_CHARACTERS, Document, YamlSyntaxError, read_do
 __all__ = ["load_yaml", "parse_yaml"]
 
 M = TypeVar("M", bound=StrictModel)
+KeyPath = tuple[str | int, ...]
 
 
 class _Place(NamedTuple):
@@ -33,7 +34,8 @@ def load_yaml(model: type[M], path: str | Path, overrides: Sequence[str] = ()) -
     Args:
         model: what the file holds.
         path: the file, UTF-8.
-        overrides: `key.sub=value` each, applied in order; the value is YAML. Features and tasks go by name.
+        overrides: `key.sub=value` each, applied in order; the value is YAML. Features and tasks go
+            by name.
 
     Raises:
         SpecError: if the file cannot be read, or with every problem in it.
@@ -74,37 +76,34 @@ def parse_yaml(
     try:
         document = read_document(text)
     except YamlSyntaxError as error:
-        where = source if error.line is None else f"{source}:{error.line}"
-        raise SpecError(f"{where}: {error}") from None
-    places: dict[tuple[str | int, ...], _Place] = {}
+        at = "" if error.line is None else f":{error.line}"
+        raise SpecError(f"{source}{at}: {error}") from None
     found: list[tuple[_Place, str]] = []
+    written: dict[KeyPath, _Place] = {}
     for i, override in enumerate(overrides):
         place = _Place(len(text) + i, f"override `{override}`")
         path, wrong = apply_override(model, document, override)
         found += [(place, message) for message in wrong]
         if path is not None:
-            places = {p: old for p, old in places.items() if p[: len(path)] != path}
-            places[path] = place
-    places = {p: _Place(n, f"{source}:{n}") for p, n in document.lines.items()} | places
-    top = places.get((), _Place(1, f"{source}:1"))
+            written = {p: old for p, old in written.items() if p[: len(path)] != path}
+            written[path] = place
+    places: dict[KeyPath, _Place] = {(): _Place(1, f"{source}:1")}
+    places |= {p: _Place(n, f"{source}:{n}") for p, n in document.lines.items()}
+    places |= written
+    value, problems = _validate(model, document)
     for line, problem in document.problems:
         found.append((_Place(line, f"{source}:{line}"), describe(document.data, problem)))
-    value, problems = _validate(model, document)
     for problem in problems:
-        where = next(
-            (
-                places[p]
-                for n in range(len(problem.path), 0, -1)
-                if (p := problem.path[:n]) in places
-            ),
-            top,
-        )
-        found.append((where, describe(document.data, problem)))
+        found.append((_nearest(places, problem.path), describe(document.data, problem)))
     if found or value is None:
         found.sort(key=lambda item: item[0].rank)
-        lines = dict.fromkeys(f"{place.words}: {message}" for place, message in found)
-        raise SpecError.all_of(list(lines))
+        raise SpecError.all_of(list(dict.fromkeys(f"{p.words}: {message}" for p, message in found)))
     return value
+
+
+def _nearest(places: Mapping[KeyPath, _Place], path: KeyPath) -> _Place:
+    """Where a path was written, or else what is around it."""
+    return next(places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in places)
 
 
 def _validate(model: type[M], document: Document) -> tuple[M | None, list[Problem]]:
