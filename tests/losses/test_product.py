@@ -17,7 +17,7 @@ LOGIT = st.floats(-60, 60, width=32)
 
 
 def check(logits_BF: torch.Tensor, target: int) -> None:
-    """Loss within 1e-4, gradient exact to float32 wherever it exceeds float32's smallest numbers."""
+    """Loss within 1e-4, gradient exact wherever it exceeds float32's smallest numbers."""
     logits_BF = logits_BF.clone().requires_grad_()
     losses_B = product_nll(logits_BF, torch.full((len(logits_BF),), target))
     losses_B.sum().backward()
