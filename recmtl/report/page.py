@@ -82,32 +82,30 @@ def _metric_names(summary: dict[str, Any]) -> list[str]:
 
 
 def _loss_plot(lines: list[dict[str, Any]]) -> str:
-    train = [line for line in lines if any(key.startswith("train/") for key in line)]
-    keys = list(
-        dict.fromkeys(
-            k for line in train for k in line if k.startswith("train/") and k.count("/") == 2
-        )
-    )
-    losses = {key.split("/")[1]: [line.get(key) for line in train] for key in keys}
-    return plots.loss_plot([line["step"] for line in train], losses) if losses else ""
+    steps, losses = _series(lines, "train", "loss")
+    return plots.loss_plot(steps, losses) if losses else ""
 
 
 def _validation_plots(lines: list[dict[str, Any]]) -> dict[str, str]:
-    valid = [line for line in lines if any(key.startswith("valid/") for key in line)]
     found: dict[str, str] = {}
     for name in ("auc", "logloss", "rmse"):
-        keys = list(
-            dict.fromkeys(
-                k
-                for line in valid
-                for k in line
-                if k.startswith("valid/") and k.endswith(f"/{name}")
-            )
-        )
-        if keys:
-            values = {key.split("/")[1]: [line.get(key) for line in valid] for key in keys}
-            found[name] = plots.metric_plot([line["step"] for line in valid], values, name)
+        steps, values = _series(lines, "valid", name)
+        if values:
+            found[name] = plots.metric_plot(steps, values, name)
     return found
+
+
+def _series(
+    lines: list[dict[str, Any]], stage: str, metric: str
+) -> tuple[list[int], dict[str, list[float | None]]]:
+    """One metric of each task over steps; segments, whose keys are longer, are left out."""
+    keys = dict.fromkeys(key for line in lines for key in line)
+    names = {key: key.split("/") for key in keys if key.count("/") == 2}
+    tasks = {parts[1]: key for key, parts in names.items() if parts[::2] == [stage, metric]}
+    seen = [line for line in lines if any(key in line for key in tasks.values())]
+    return [line["step"] for line in seen], {
+        task: [line.get(key) for line in seen] for task, key in tasks.items()
+    }
 
 
 def _metric(value: Any) -> str:

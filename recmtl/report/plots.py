@@ -16,7 +16,7 @@ _INK = "#334155"
 
 def loss_plot(steps: Sequence[int], losses: Mapping[str, Sequence[float | None]]) -> str:
     """Training loss of each task over steps."""
-    figure, axes = _axes(6.2, 3.0)
+    figure, axes = _axes(3.4, 2.7)
     for colour, (task, values) in zip(_cycle(len(losses)), losses.items(), strict=True):
         points = [(s, v) for s, v in zip(steps, values, strict=True) if v is not None]
         axes.plot(
@@ -32,7 +32,7 @@ def metric_plot(
     steps: Sequence[int], metrics: Mapping[str, Sequence[float | None]], name: str
 ) -> str:
     """A validation metric of each task over steps."""
-    figure, axes = _axes(6.2, 3.0)
+    figure, axes = _axes(3.4, 2.7)
     for colour, (task, values) in zip(_cycle(len(metrics)), metrics.items(), strict=True):
         points = [(s, v) for s, v in zip(steps, values, strict=True) if v is not None]
         axes.plot(
