@@ -126,14 +126,14 @@ def tie_table(rows: Columns) -> TieTable:
 
 
 def run_starts(changes: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Where runs of equal rows start; `changes` compares each row, from the second, to the last."""
+    """Where runs of equal rows start; `changes` has an entry for each row but the first."""
     return np.flatnonzero(np.concatenate([[True], changes]))
 
 
 def class_sums(
     rows: Columns, order_N: NDArray[np.intp], starts_V: NDArray[np.intp]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Weight of positives and of negatives in each run of the ordered rows; counts without weights."""
+    """Weight of positives and negatives in each run of the ordered rows; else their counts."""
     positive_N = rows.labels[order_N] == 1
     if rows.weights is None:
         sizes_V = np.diff(starts_V, append=len(order_N))

@@ -93,7 +93,7 @@ def pcoc(probs: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) 
 def ece(
     probs: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, bins: int = 20
 ) -> float | None:
-    r"""Expected calibration error: :math:`\sum_k m_k |\bar p_k - \bar y_k|` over bins of equal mass.
+    r"""Expected calibration error: :math:`\sum_k m_k |\bar p_k - \bar y_k|` over equal masses.
 
     The bins are those of `reliability_bins`; rows with equal predictions stay together.
 
