@@ -1,10 +1,10 @@
 """Data: Parquet -> Batch."""
 
 from recmtl.data.counts import EncodeCounts, FeatureCounts
+from recmtl.data.cutting import pad_to
 from recmtl.data.encode import Encoders
 from recmtl.data.in_order import batches_in_order
 from recmtl.data.labels import Population
-from recmtl.data.pools import pad_to
 from recmtl.data.scan import Log, RowGroup, check_columns, open_log
 from recmtl.data.split import Splits, open_splits
 from recmtl.data.streams import TrainStreams

@@ -20,7 +20,10 @@ class _Need(NamedTuple):
 
 
 def needed_columns(spec: Spec, *, labels: bool) -> list[str]:
-    """Columns that encoding reads, each once: features, weights of bags; with `labels` also labels and sample weight."""
+    """Columns that encoding reads, each once.
+
+    Features and weights of bags; with `labels` also labels and the sample weight.
+    """
     columns = [f.name for f in spec.features]
     columns += [f.weights for f in spec.sparse if f.weights is not None]
     if labels:
@@ -29,7 +32,9 @@ def needed_columns(spec: Spec, *, labels: bool) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def column_problems(where: str, schema: Mapping[str, pl.DataType], spec: Spec, *, labels: bool) -> list[str]:
+def column_problems(
+    where: str, schema: Mapping[str, pl.DataType], spec: Spec, *, labels: bool
+) -> list[str]:
     """One sentence for each column that is missing or of a type that cannot be used."""
     problems: list[str] = []
     for feature in spec.features:
@@ -47,20 +52,31 @@ def column_problems(where: str, schema: Mapping[str, pl.DataType], spec: Spec, *
 def _missing(where: str, schema: Mapping[str, pl.DataType], need: _Need) -> list[str]:
     if need.column in schema:
         return []
-    return [f"{where}: column `{need.column}` ({need.role}) is missing.{suggest(need.column, schema)}"]
+    return [
+        f"{where}: column `{need.column}` ({need.role}) is missing.{suggest(need.column, schema)}"
+    ]
 
 
 def _feature_problems(
-    where: str, schema: Mapping[str, pl.DataType], feature: SparseFeature | SequenceFeature | DenseFeature, spec: Spec
+    where: str,
+    schema: Mapping[str, pl.DataType],
+    feature: SparseFeature | SequenceFeature | DenseFeature,
+    spec: Spec,
 ) -> list[str]:
     dtype = schema[feature.name]
     column = f"{where}: column `{feature.name}` is {dtype}"
     if isinstance(feature, DenseFeature):
         if is_list(dtype) or family(dtype) not in ("int", "float", "null"):
-            return [f"{column}, the spec says dense (Float32). Write it as a number, or declare it sparse."]
+            return [
+                f"{column}, the spec says dense (Float32). Write it as a number, or declare it "
+                "sparse."
+            ]
         return []
     if isinstance(feature, SequenceFeature) and not is_list(dtype):
-        return [f"{column}, the spec says sequence (a list). Write it as a list column, or declare it sparse."]
+        return [
+            f"{column}, the spec says sequence (a list). Write it as a list column, or declare it "
+            "sparse."
+        ]
     problems = _id_problems(column, feature, dtype, spec)
     if isinstance(feature, SparseFeature) and feature.weights is not None:
         problems += _weights_problems(where, schema, feature)
@@ -76,30 +92,52 @@ def _id_problems(
     owner = spec.table_owner(spec.table_of(feature))
     if owner.buckets is not None:
         usable = kind in ("int", "float", "null")
-        return [] if usable else [f"{column}, but buckets need numbers. Write it as a number, or use `vocab` or `hash`."]
+        return (
+            []
+            if usable
+            else [
+                f"{column}, but buckets need numbers. Write it as a number, or use `vocab` or "
+                "`hash`."
+            ]
+        )
     if kind == "float":
-        return [f"{column}, but ids are integers or strings. Cast it to Int64 (nulls may stay), or use `buckets`."]
+        return [
+            f"{column}, but ids are integers or strings. Cast it to Int64 (nulls may stay), or use "
+            "`buckets`."
+        ]
     if kind == "other":
         return [f"{column}, but ids are integers, strings or categories. Cast it to one of them."]
     return []
 
 
-def _weights_problems(where: str, schema: Mapping[str, pl.DataType], feature: SparseFeature) -> list[str]:
+def _weights_problems(
+    where: str, schema: Mapping[str, pl.DataType], feature: SparseFeature
+) -> list[str]:
     assert feature.weights is not None
     if not is_list(schema[feature.name]):
         return [
-            f"{where}: column `{feature.name}` is {schema[feature.name]}, but only lists can have `weights` "
+            f"{where}: column `{feature.name}` is {schema[feature.name]}, but only lists can have "
+            "`weights` "
             f"(`{feature.weights}`). Remove `weights`, or write it as a list column."
         ]
-    problems = _missing(where, schema, _Need(feature.weights, f"weights of feature `{feature.name}`"))
+    problems = _missing(
+        where, schema, _Need(feature.weights, f"weights of feature `{feature.name}`")
+    )
     dtype = schema.get(feature.weights)
-    if dtype is not None and not (is_list(dtype) and family(inner(dtype)) in ("int", "float", "null")):
-        problems.append(f"{where}: column `{feature.weights}` is {dtype}, but weights are a list of numbers.")
+    if dtype is not None and not (
+        is_list(dtype) and family(inner(dtype)) in ("int", "float", "null")
+    ):
+        problems.append(
+            f"{where}: column `{feature.weights}` is {dtype}, but weights are a list of numbers."
+        )
     return problems
 
 
 def _sharing_problems(
-    column: str, schema: Mapping[str, pl.DataType], feature: SparseFeature | SequenceFeature, spec: Spec
+    column: str,
+    schema: Mapping[str, pl.DataType],
+    feature: SparseFeature | SequenceFeature,
+    spec: Spec,
 ) -> list[str]:
     owner = spec.table_owner(spec.table_of(feature))
     if owner.buckets is not None or owner.name not in schema:
@@ -108,7 +146,8 @@ def _sharing_problems(
     if len(kinds) < 2:
         return []
     return [
-        f"{column}, but it shares the table of `{owner.name}`, which is {schema[owner.name]}: integers and strings never "
+        f"{column}, but it shares the table of `{owner.name}`, which is {schema[owner.name]}: "
+        "integers and strings never "
         "meet in one table. Write both in one type."
     ]
 

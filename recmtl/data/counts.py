@@ -14,7 +14,7 @@ class FeatureCounts(NamedTuple):
     values: int = 0
     """Values read: rows, or items of lists."""
     nulls: int = 0
-    """Nulls among them, and null lists; for dense features and buckets also NaN and (dense) infinite values."""
+    """Nulls among them, and null lists; also NaN in buckets, and what dense features fill."""
     oov: int = 0
     """Ids that the vocabulary does not have."""
 
@@ -35,7 +35,9 @@ class EncodeCounts:
     def count(self, feature: str, *, values: int, nulls: int, oov: int = 0) -> None:
         """Add to a feature's counts."""
         old = self.features.get(feature, FeatureCounts())
-        self.features[feature] = FeatureCounts(old.values + values, old.nulls + nulls, old.oov + oov)
+        self.features[feature] = FeatureCounts(
+            old.values + values, old.nulls + nulls, old.oov + oov
+        )
 
     def add(self, other: EncodeCounts) -> None:
         """Add all counts of another one."""

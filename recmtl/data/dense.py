@@ -40,13 +40,16 @@ def read_dense(feature: DenseFeature, values: pl.Series) -> Filled:
     problems: list[Problem] = []
     if num_missing:
         if feature.fill is None:
-            text = "values are null, NaN or infinite, and `fill` is null. Give `fill` a number, or repair the column."
+            text = "values are null, NaN or infinite, and `fill` is null. Give `fill` a number."
             problems.append(Problem(feature.name, "missing", num_missing, text))
         raw = np.where(missing, feature.fill or 0.0, raw)
     if feature.transform == "log1p":
         num_negative = int((raw < 0).sum())
         if num_negative:
-            text = f"values are negative (for example {raw.min():g}), but `log1p` needs at least 0. Use `signed_log1p`."
+            text = (
+                f"values are negative (for example {raw.min():g}), but `log1p` needs at least 0. "
+                "Use `signed_log1p`."
+            )
             problems.append(Problem(feature.name, "negative", num_negative, text))
             raw = np.maximum(raw, 0.0)
         raw = np.log1p(raw)
@@ -61,7 +64,7 @@ def normalise(scale: DenseScale, values: NDArray[np.float64], out: NDArray[np.fl
 
 
 class DenseFit:
-    """Mean, variance and range of a column, piece by piece, in float64 (Chan et al.'s pairwise update)."""
+    """Mean, variance and range of a column, piece by piece, in float64 (Chan et al., 1983)."""
 
     def __init__(self) -> None:
         self.count = 0

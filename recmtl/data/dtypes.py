@@ -9,7 +9,7 @@ import polars as pl
 __all__ = ["Family", "common", "family", "inner", "is_list", "normal"]
 
 Family = Literal["int", "string", "float", "null", "other"]
-"""Integers and booleans; strings and categories; floats and decimals; nothing but nulls; all else."""
+"""Integers and booleans; strings and categories; floats and decimals; only nulls; all else."""
 
 
 def is_list(dtype: pl.DataType) -> bool:
@@ -71,12 +71,12 @@ def normal(dtype: pl.DataType) -> pl.DataType:
 def common(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
     """The type that holds the columns of two files, or None where they are different things.
 
-    Integers of any width go together (as the wider one, at most Int64 if one is signed), and so do floats; a column of
-    nothing but nulls goes with anything.
+    Integers of any width go together (as the wider one, at most Int64 if one is signed), and so do
+    floats; a column of nothing but nulls goes with anything.
 
     Example:
-        >>> common(pl.Int8(), pl.Int32()), common(pl.UInt8(), pl.Int8()), common(pl.Int64(), pl.String())
-        (Int32, Int16, None)
+        >>> common(pl.Int8(), pl.Int32()), common(pl.UInt8(), pl.Int8()), common(pl.Int64(),
+        pl.String()) (Int32, Int16, None)
     """
     first, second = normal(first), normal(second)
     if first == second or isinstance(second, pl.Null):
@@ -102,4 +102,4 @@ def _wider(first: pl.DataType, second: pl.DataType) -> pl.DataType:
         order = _SIGNED if first.is_signed_integer() else _UNSIGNED
         return max(first, second, key=order.index)
     signed, unsigned = (first, second) if first.is_signed_integer() else (second, first)
-    return _SIGNED[min(3, max(_SIGNED.index(signed), _UNSIGNED.index(unsigned) + 1))]  # type: ignore[arg-type]
+    return _SIGNED[min(3, max(_SIGNED.index(signed), _UNSIGNED.index(unsigned) + 1))]

@@ -1,6 +1,7 @@
 """Encoders: fitted on training rows, they turn a frame into a Batch.
 
-Shape letters: B rows, F single-valued sparse features, D dense features, K label columns, N items of a list column.
+Shape letters: B rows, F single-valued sparse features, D dense features, K label columns, N items
+of a list column.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from recmtl.data.fit import Fitted, fit, null_problem
 from recmtl.data.labels import Population, label_problems, read_labels, read_weight
 from recmtl.data.lists import FlatList, cut, flatten, flatten_weights
 from recmtl.data.mappers import VocabMapper
+from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
 from recmtl.data.scan import Log
 from recmtl.data.split import open_splits
@@ -45,8 +47,10 @@ class Encoders:
         single: single-valued sparse features, the rows of `Batch.ids_FB`.
         bags: list-valued sparse features.
         labels: the columns of `Batch.labels_BK`.
-        base_rates: binary task without `product_of` -> weighted positive rate on observed training rows.
-        label_scales: regression task -> weighted mean and standard deviation on observed training rows.
+        base_rates: binary task without `product_of` -> weighted positive rate on observed training
+            rows.
+        label_scales: regression task -> weighted mean and standard deviation on observed training
+            rows.
         populations: task -> observed training rows and positives among them.
         num_rows: training rows.
     """
@@ -54,7 +58,9 @@ class Encoders:
     def __init__(self, fitted: Fitted) -> None:
         self._fitted = fitted
         self.spec = fitted.spec
-        self.tables: dict[str, int] = {table: mapper.rows for table, mapper in fitted.mappers.items()}
+        self.tables: dict[str, int] = {
+            table: mapper.rows for table, mapper in fitted.mappers.items()
+        }
         self.single: tuple[str, ...] = fitted.single
         self.bags: tuple[str, ...] = fitted.bags
         self.labels: tuple[str, ...] = fitted.spec.labels
@@ -108,26 +114,41 @@ class Encoders:
         return needed_columns(self.spec, labels=labels)
 
     @property
+    def row_format(self) -> RowFormat:
+        """How a training row lies in a pool."""
+        words_per_id = 1 if max(self.tables.values(), default=0) < 2**31 else 2
+        return RowFormat(len(self.single), len(self.spec.dense), len(self.labels), words_per_id)
+
+    @property
     def row_bytes(self) -> float:
-        """Memory of an encoded training row, on the average."""
-        size = 8.0 * len(self.single) + 4 * len(self.spec.dense) + 4 * len(self.labels) + 12
+        """Memory of a training row in a pool, on the average."""
         weighted = {f.name for f in self._bags if f.weights is not None}
-        items = self._fitted.mean_lengths.items()
-        return size + sum(8 + (12 if name in weighted else 8) * length for name, length in items)
+        id_bytes = 4 * self.row_format.words_per_id
+        size = float(self.row_format.num_bytes)
+        for name, length in self._fitted.mean_lengths.items():
+            size += 16 + (id_bytes + 4 * (name in weighted)) * length  # 16: length and start
+        return size
 
     def encode(
-        self, frame: pl.DataFrame, *, labels: bool, first_row: int = 0, counts: EncodeCounts | None = None
+        self,
+        frame: pl.DataFrame,
+        *,
+        labels: bool,
+        first_row: int = 0,
+        counts: EncodeCounts | None = None,
     ) -> Batch:
         """Encode all rows of a frame.
 
         Args:
             frame: has at least `columns(labels=labels)`.
-            labels: whether to read labels and sample weights; without them K is 0 and every weight 1.
+            labels: whether to read labels and sample weights; without them K is 0 and every weight
+                1.
             first_row: number of the first row in its log.
             counts: where values, nulls and out-of-vocabulary ids are counted.
 
         Raises:
-            DataError: missing columns, other types than when fitted, values that the spec forbids; all of them at once.
+            DataError: missing columns, other types than when fitted, values that the spec forbids;
+                all of them at once.
         """
         self._check(frame, labels=labels)
         work = _Encoding(self._fitted, frame, counts)
@@ -137,7 +158,9 @@ class Encoders:
         dense_DB = work.dense()
         bags = {feature.name: work.bag(feature) for feature in self._bags}
         sequences = {feature.name: work.sequence(feature) for feature in self.spec.sequences}
-        labels_BK, weight_B = work.labels() if labels else (np.empty((frame.height, 0), np.float32), None)
+        labels_BK, weight_B = (
+            work.labels() if labels else (np.empty((frame.height, 0), np.float32), None)
+        )
         raise_all(work.problems)
         if counts is not None:
             counts.add(work.counts)
@@ -163,11 +186,17 @@ class Encoders:
             dtype = schema.get(name, pl.Null())
             if family(dtype) != "null" and is_list(dtype) != (name in lists):
                 fitted = "lists" if name in lists else "single values"
-                problems.append(f"column `{name}` is {dtype}, but it was fitted on {fitted}. Write it as in training.")
+                problems.append(
+                    f"column `{name}` is {dtype}, but it was fitted on {fitted}. Write it as in "
+                    "training."
+                )
         for feature in self.spec.dense:
             dtype = schema.get(feature.name, pl.Null())
             if family(dtype) not in ("int", "float", "null"):
-                problems.append(f"column `{feature.name}` is {dtype}, the spec says dense (Float32). Write it as a number.")
+                problems.append(
+                    f"column `{feature.name}` is {dtype}, the spec says dense (Float32). Write it "
+                    "as a number."
+                )
         if problems:
             raise DataError.all_of(problems)
 
@@ -232,7 +261,9 @@ class _Encoding:
         self.problems += problems
         return np.ascontiguousarray(labels_KB.T, np.float32), weight_B.astype(np.float32)
 
-    def _ragged(self, feature: SparseFeature | SequenceFeature, flat: FlatList, weights_N: Tensor | None) -> Ragged:
+    def _ragged(
+        self, feature: SparseFeature | SequenceFeature, flat: FlatList, weights_N: Tensor | None
+    ) -> Ragged:
         values = self.ids(feature, flat.values, flat.num_null_lists)
         return Ragged(_tensor(values), _tensor(flat.lengths), weights_N)
 

@@ -60,8 +60,8 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
     """Fit everything on the rows of `log`.
 
     Raises:
-        DataError: missing or unusable columns; values that the spec forbids, counted over the whole log; a vocabulary that
-            does not fit into `data.memory`.
+        DataError: missing or unusable columns; values that the spec forbids, counted over the whole
+            log; a vocabulary that does not fit into `data.memory`.
     """
     check_columns(log, spec, labels=True)
     run = _Run(spec, log)
@@ -84,8 +84,12 @@ class _Run:
         self.single = tuple(f.name for f in spec.sparse if f.name not in lists)
         self.bags = tuple(f.name for f in spec.sparse if f.name in lists)
         owners = [spec.table_owner(table) for table in spec.tables]
-        self.counters = {f.name: VocabCounter(f.vocab.min_count) for f in owners if f.vocab is not None}
-        self.samples: dict[str, list[NDArray[np.float64]]] = {f.name: [] for f in owners if isinstance(f.buckets, int)}
+        self.counters = {
+            f.name: VocabCounter(f.vocab.min_count) for f in owners if f.vocab is not None
+        }
+        self.samples: dict[str, list[NDArray[np.float64]]] = {
+            f.name: [] for f in owners if isinstance(f.buckets, int)
+        }
         self.dense = {f.name: DenseFit() for f in spec.dense}
         self.items = dict.fromkeys((*self.bags, *(f.name for f in spec.sequences)), 0)
         self.labels = LabelCounts(spec)
@@ -93,7 +97,8 @@ class _Run:
 
     def add(self, frame: pl.DataFrame, start: int) -> None:
         """Take the rows `start`, ... in."""
-        for feature in (*self.spec.sparse, *self.spec.sequences):
+        features: list[SparseFeature | SequenceFeature] = [*self.spec.sparse, *self.spec.sequences]
+        for feature in features:
             self._add_ids(feature, frame, start)
         for dense in self.spec.dense:
             filled = read_dense(dense, frame[dense.name])
@@ -115,7 +120,9 @@ class _Run:
             raise DataError.all_of(problems)
         return Fitted(
             spec=self.spec,
-            mappers={table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables},
+            mappers={
+                table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables
+            },
             scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
             single=self.single,
             bags=self.bags,
@@ -126,7 +133,9 @@ class _Run:
             num_rows=self.log.num_rows,
         )
 
-    def _add_ids(self, feature: SparseFeature | SequenceFeature, frame: pl.DataFrame, start: int) -> None:
+    def _add_ids(
+        self, feature: SparseFeature | SequenceFeature, frame: pl.DataFrame, start: int
+    ) -> None:
         column = frame[feature.name]
         num_nulls, values = column.null_count(), column
         if feature.name in self.items:
@@ -173,18 +182,27 @@ class _Run:
         budget = self.spec.data.memory_bytes
         if sum(counter.num_bytes for counter in self.counters.values()) <= budget:
             return
-        num_ids = {name: counter.num_ids for name, counter in self.counters.items()}  # merges what is pending
+        num_ids = {
+            name: counter.num_ids for name, counter in self.counters.items()
+        }  # merges what is pending
         sizes = {name: counter.num_bytes for name, counter in self.counters.items()}
         if sum(sizes.values()) <= budget:
             return
         largest = max(sizes, key=lambda name: sizes[name])
         raise DataError(
-            f"feature `{largest}`: {num_ids[largest]:,} different ids in {rows_read:,} of {self.log.num_rows:,} rows take "
-            f"{sizes[largest] / 2**20:,.1f} MiB, the vocabularies together more than `data.memory` ({self.spec.data.memory}). "
+            f"feature `{largest}`: {num_ids[largest]:,} different ids in {rows_read:,} of "
+            f"{self.log.num_rows:,} rows take "
+            f"{sizes[largest] / 2**20:,.1f} MiB, the vocabularies together more than `data.memory` "
+            f"({self.spec.data.memory}). "
             "Use `hash` instead of `vocab`, or raise `data.memory`."
         )
 
 
 def null_problem(column: str, count: int) -> Problem:
     """Nulls in a feature whose rule forbids them."""
-    return Problem(column, "null", count, "values are null, and `nulls` is `error`. Repair the column, or use `nulls: oov`.")
+    return Problem(
+        column,
+        "null",
+        count,
+        "values are null, and `nulls` is `error`. Repair the column, or use `nulls: oov`.",
+    )

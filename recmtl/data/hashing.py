@@ -1,4 +1,4 @@
-"""Hashes that never change: splitmix64 on integers, xxh3-64 on strings; and random orders made of them."""
+"""Hashes that never change (splitmix64 of integers, xxh3-64 of strings), and random orders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK = 1 << 14  # three arrays of this many stay in the cache
 
 
 def splitmix64(values: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash 64-bit integers: a bijection, the n-th output of Steele et al.'s SplitMix64 at state `values`.
+    """Hash 64-bit integers by a bijection: the first output of SplitMix64 from each state.
 
     Example:
         >>> [hex(v) for v in splitmix64(np.array([0, 1]))]

@@ -9,8 +9,8 @@ import polars as pl
 
 from recmtl.batch import Batch
 from recmtl.data.counts import EncodeCounts
+from recmtl.data.cutting import cut_rows, pad_to
 from recmtl.data.encode import Encoders
-from recmtl.data.pools import cut_rows, pad_to
 from recmtl.data.prefetch import prefetched
 from recmtl.data.scan import Log
 from recmtl.errors import DataError, SpecError
@@ -33,10 +33,11 @@ def batches_in_order(
     prefetch: bool = True,
     pad: bool = False,
 ) -> Iterator[Batch]:
-    """This rank's part of the batches of a log, in its order, some ten thousand rows in memory at a time.
+    """This rank's part of the batches of a log, in its order, in bounded memory.
 
-    A global batch is the next `batch_size` rows; rank r has its r-th part of `batch_size / world_size` rows. Every rank gives
-    equally many batches; of the last one a rank's part can be shorter, or empty.
+    A global batch is the next `batch_size` rows; rank r has its r-th part of `batch_size /
+    world_size` rows. Every rank gives equally many batches; of the last one a rank's part can be
+    shorter, or empty.
 
     Args:
         log_or_frame: rows.
@@ -48,7 +49,8 @@ def batches_in_order(
         world_size: number of processes.
         counts: where values, nulls and out-of-vocabulary ids of this rank's rows are counted.
         prefetch: whether a thread reads ahead.
-        pad: fill the last batch with rows of weight 0, so that every batch has `batch_size / world_size` rows.
+        pad: fill the last batch with rows of weight 0, so that every batch has `batch_size /
+            world_size` rows.
 
     Raises:
         SpecError: `batch_size` is no multiple of `world_size`.
@@ -56,7 +58,8 @@ def batches_in_order(
     """
     if batch_size % world_size:
         raise SpecError(
-            f"`batch_size` is {batch_size}, but it must be a multiple of the number of processes ({world_size}). Use "
+            f"`batch_size` is {batch_size}, but it must be a multiple of the number of processes "
+            f"({world_size}). Use "
             f"{-(-batch_size // world_size) * world_size}."
         )
     share = batch_size // world_size
@@ -69,7 +72,9 @@ def batches_in_order(
             # This rank's rows of each global batch in the piece, relative to its start.
             firsts = np.arange(rank * share, stop - start + rank * share, batch_size)
             sizes = np.clip(stop - start - firsts, 0, share)
-            piece = _encode(log_or_frame, encoders, start, stop, firsts, sizes, labels=labels, counts=counts)
+            piece = _encode(
+                log_or_frame, encoders, start, stop, firsts, sizes, labels=labels, counts=counts
+            )
             for batch in cut_rows(piece, sizes.tolist()):
                 yield pad_to(batch, share) if pad else batch
 
@@ -88,13 +93,18 @@ def _encode(
     counts: EncodeCounts | None,
 ) -> Batch:
     if isinstance(log_or_frame, Log):
-        name, frame = log_or_frame.name, log_or_frame.read(encoders.columns(labels=labels), start, stop)
+        name, frame = (
+            log_or_frame.name,
+            log_or_frame.read(encoders.columns(labels=labels), start, stop),
+        )
     else:
         name, frame = "frame", log_or_frame.slice(start, stop - start)
     mine = np.repeat(firsts - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
     whole = len(mine) == frame.height
     try:
-        batch = encoders.encode(frame if whole else frame[mine], labels=labels, first_row=start, counts=counts)
+        batch = encoders.encode(
+            frame if whole else frame[mine], labels=labels, first_row=start, counts=counts
+        )
     except DataError as error:
         where = f"{name}, rows {start} to {stop - 1}"
         raise DataError.all_of([f"{where}: {line}" for line in str(error).splitlines()]) from error

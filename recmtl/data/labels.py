@@ -13,7 +13,14 @@ from recmtl.data.dense import DenseFit
 from recmtl.data.problems import Problem
 from recmtl.spec import Spec, Task
 
-__all__ = ["LabelCounts", "Population", "WeightedMoments", "label_problems", "read_labels", "read_weight"]
+__all__ = [
+    "LabelCounts",
+    "Population",
+    "WeightedMoments",
+    "label_problems",
+    "read_labels",
+    "read_weight",
+]
 
 
 class Population(NamedTuple):
@@ -32,9 +39,13 @@ def read_labels(spec: Spec, frame: pl.DataFrame) -> NDArray[np.float64]:
     return labels_KB
 
 
-def label_problems(spec: Spec, frame: pl.DataFrame, labels_KB: NDArray[np.float64]) -> list[Problem]:
+def label_problems(
+    spec: Spec, frame: pl.DataFrame, labels_KB: NDArray[np.float64]
+) -> list[Problem]:
     """What label columns hold that they must not."""
-    binary = {t.label for t in spec.tasks if t.kind == "binary"} | {t.given for t in spec.tasks if t.given is not None}
+    binary = {t.label for t in spec.tasks if t.kind == "binary"} | {
+        t.given for t in spec.tasks if t.given is not None
+    }
     problems = []
     for label_B, column in zip(labels_KB, spec.labels, strict=True):
         known_B = ~np.isnan(label_B)
@@ -46,12 +57,15 @@ def label_problems(spec: Spec, frame: pl.DataFrame, labels_KB: NDArray[np.float6
             wrong = label_B[known_B & (label_B != 0) & (label_B != 1)]
             if len(wrong):
                 text = (
-                    f"labels are neither 0, 1 nor null (for example {wrong[0]:g}). A binary label is 0 or 1; a number is "
+                    f"labels are neither 0, 1 nor null (for example {wrong[0]:g}). A binary label "
+                    "is 0 or 1; a number is "
                     "`kind: regression`."
                 )
                 problems.append(Problem(column, "binary", len(wrong), text))
         elif num_inf := int(np.isinf(label_B).sum()):
-            problems.append(Problem(column, "inf", num_inf, "labels are infinite. Repair the column."))
+            problems.append(
+                Problem(column, "inf", num_inf, "labels are infinite. Repair the column.")
+            )
     return problems
 
 
@@ -91,7 +105,7 @@ class WeightedMoments:
 
 
 class LabelCounts:
-    """Base rates and label scales of all tasks, piece by piece, and contradictions between labels."""
+    """Base rates and label scales of all tasks, and contradictions, piece by piece."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -124,13 +138,15 @@ class LabelCounts:
         for task in self.spec.tasks:
             if count := self.impossible[task.name]:
                 problems.append(
-                    f"{where}: column `{task.label}`: {count:,} rows are positive although `{task.given}` is 0, but task `{task.name}` "
+                    f"{where}: column `{task.label}`: {count:,} rows are positive although "
+                    f"`{task.given}` is 0, but task `{task.name}` "
                     f"is given `{task.given}`. Repair the labels, or remove `given`."
                 )
             if not self.moments[task.name].weight:
                 where = "" if task.given is None else f" and `{task.given}` is 1"
                 problems.append(
-                    f"{where}: task `{task.name}`: no training row with a weight above 0 observes it (`{task.label}` is not null"
+                    f"{where}: task `{task.name}`: no training row with a weight above 0 observes "
+                    f"it (`{task.label}` is not null"
                     f"{where}). Add such rows, or remove the task."
                 )
         return problems
@@ -140,7 +156,10 @@ class LabelCounts:
         return {name: Population(rows, self.positives[name]) for name, rows in self.rows.items()}
 
     def base_rates(self) -> dict[str, float]:
-        """Weighted positive rate of every binary task without `product_of`, at least half a row away from 0 and 1."""
+        """Weighted positive rate of every binary task without `product_of`.
+
+        Kept at least half a row away from 0 and 1, so that it has a logit.
+        """
         rates = {}
         for task in self._heads("binary"):
             margin = 0.5 / self.rows[task.name]

@@ -32,7 +32,9 @@ def flatten(lists: pl.Series) -> FlatList:
         ([1, None, 2], [2, 0, 0, 1])
     """
     if not is_list(lists.dtype):  # a column of nothing but nulls
-        return FlatList(pl.Series(lists.name, [], pl.Null), np.zeros(len(lists), np.int64), len(lists))
+        return FlatList(
+            pl.Series(lists.name, [], pl.Null), np.zeros(len(lists), np.int64), len(lists)
+        )
     if isinstance(lists.dtype, pl.Array):
         lists = lists.cast(pl.List(inner(lists.dtype)))
     lengths = lists.list.len().fill_null(0).cast(pl.Int64).to_numpy()
@@ -52,20 +54,27 @@ def cut(feature: SequenceFeature, lists: pl.Series) -> pl.Series:
         return lists
     if isinstance(lists.dtype, pl.Array):
         lists = lists.cast(pl.List(inner(lists.dtype)))
-    return lists.list.tail(feature.max_len) if feature.keep_last else lists.list.head(feature.max_len)
+    return (
+        lists.list.tail(feature.max_len) if feature.keep_last else lists.list.head(feature.max_len)
+    )
 
 
-def flatten_weights(weights: pl.Series, items: FlatList) -> tuple[NDArray[np.float32], list[Problem]]:
-    """The weights of a bag's items, and what is wrong with them: other lengths, nulls, NaN, infinite ones."""
+def flatten_weights(
+    weights: pl.Series, items: FlatList
+) -> tuple[NDArray[np.float32], list[Problem]]:
+    """The weights of a bag's items, and what is wrong with them."""
     flat = flatten(weights)
     differ = np.flatnonzero(flat.lengths != items.lengths)
     if len(differ):
         first = int(differ[0])
         text = (
-            f"rows have another number of weights than `{items.values.name}` has items (for example {flat.lengths[first]} "
+            f"rows have another number of weights than `{items.values.name}` has items (for "
+            f"example {flat.lengths[first]} "
             f"for {items.lengths[first]}). Write one weight for each item."
         )
-        return np.zeros(len(items.values), np.float32), [Problem(weights.name, "lengths", len(differ), text)]
+        return np.zeros(len(items.values), np.float32), [
+            Problem(weights.name, "lengths", len(differ), text)
+        ]
     numbers = flat.values.cast(pl.Float32).to_numpy()
     num_bad = int((~np.isfinite(numbers)).sum())
     text = "weights are null, NaN or infinite. Repair the column."

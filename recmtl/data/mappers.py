@@ -1,4 +1,7 @@
-"""How a value becomes a row of its table: by a vocabulary, a hash or buckets. Row 0 is for nulls and unknown values."""
+"""How a value becomes a row of its table: by a vocabulary, a hash or buckets.
+
+Row 0 is for nulls and unknown values.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from recmtl.data.hashing import splitmix64, xxh3_64
 from recmtl.data.vocab import Vocabulary, as_int64
 from recmtl.errors import DataError
 
-__all__ = ["BucketMapper", "HashMapper", "IdFamily", "Mapper", "VocabMapper", "as_ids", "quantile_borders"]
+__all__ = [
+    "BucketMapper",
+    "HashMapper",
+    "IdFamily",
+    "Mapper",
+    "VocabMapper",
+    "as_ids",
+    "quantile_borders",
+]
 
 IdFamily = Literal["int", "string", "number"]
 """Of what family the values of a table are: integers, strings, or (buckets) numbers of any type."""
@@ -75,7 +86,9 @@ class HashMapper:
     def __call__(self, values: pl.Series) -> NDArray[np.int64]:
         """The row of each value; 0 for nulls."""
         ids = as_ids(values, self.family)
-        hashes = xxh3_64(ids) if self.family == "string" else splitmix64(ids.fill_null(0).to_numpy())
+        hashes = (
+            xxh3_64(ids) if self.family == "string" else splitmix64(ids.fill_null(0).to_numpy())
+        )
         rows = (hashes % np.uint64(self.size)).view(np.int64) + 1
         if ids.null_count():
             rows[ids.is_null().to_numpy()] = 0
@@ -109,7 +122,9 @@ class BucketMapper:
 
 
 def quantile_borders(sample: NDArray[np.float64], num_buckets: int) -> NDArray[np.float64]:
-    """Borders of at most `num_buckets` about equally full buckets; values that are too frequent get a bucket alone.
+    """Borders of at most `num_buckets` about equally full buckets.
+
+    A very frequent value can be the border of several; they become one.
 
     Example:
         >>> quantile_borders(np.arange(8.0), 4)
@@ -118,10 +133,10 @@ def quantile_borders(sample: NDArray[np.float64], num_buckets: int) -> NDArray[n
     numbers = np.sort(sample[~np.isnan(sample)])
     if not len(numbers):
         return np.empty(0)
-    # Border i is the first value of which at least i / num_buckets of the values lie below its place.
     places = -(-np.arange(1, num_buckets) * len(numbers) // num_buckets)
     borders = np.unique(numbers[np.minimum(places, len(numbers) - 1)])
-    return borders[borders > numbers[0]]
+    higher: NDArray[np.float64] = borders[borders > numbers[0]]
+    return higher
 
 
 def as_ids(values: pl.Series, expected: IdFamily) -> pl.Series:
@@ -136,7 +151,8 @@ def as_ids(values: pl.Series, expected: IdFamily) -> pl.Series:
     if found != expected:
         words = {"int": "integers", "string": "strings"}[expected]
         raise DataError(
-            f"column `{values.name}` is {normal(values.dtype)}, but it was fitted on {words}. Cast it to "
+            f"column `{values.name}` is {normal(values.dtype)}, but it was fitted on {words}. Cast "
+            "it to "
             f"{'Int64' if expected == 'int' else 'String'}."
         )
     return as_int64(values) if expected == "int" else values.cast(pl.String)

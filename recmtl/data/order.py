@@ -1,7 +1,8 @@
-"""The order of an epoch: a function of (seed, epoch) and the sizes of the log and the pools, at every world size.
+"""The order of an epoch, a function of (seed, epoch) and of the sizes of log and pools alone.
 
-The log is cut into chunks. The chunks are laid in a random order to one line, and the line is cut into streams of equal
-length. Each stream is cut into pools; the rows of a pool are shuffled. Global batch k takes the k-th share of every stream.
+The log is cut into chunks. The chunks are laid in a random order to one line, and the line is cut
+into streams of equal length. Each stream is cut into pools; the rows of a pool are shuffled. Global
+batch k takes the k-th share of every stream.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from recmtl.data.hashing import permutation
 
-__all__ = ["EpochOrder", "Plan", "Pool", "plan"]
+__all__ = ["EpochOrder", "Plan", "PoolRows", "plan"]
 
 _MAX_CHUNK_ROWS = 1 << 17
 _MIN_CHUNK_ROWS = 1 << 10
@@ -49,7 +50,7 @@ class Plan(NamedTuple):
         return stream * self.num_rows // self.streams, (stream + 1) * self.num_rows // self.streams
 
 
-class Pool(NamedTuple):
+class PoolRows(NamedTuple):
     """Rows that are shuffled together."""
 
     number: int
@@ -64,7 +65,9 @@ class Pool(NamedTuple):
         return sum(stop - start for start, stop in self.ranges)
 
 
-def plan(group_rows: NDArray[np.int64], *, streams: int, share: int, row_bytes: float, memory_bytes: int) -> Plan:
+def plan(
+    group_rows: NDArray[np.int64], *, streams: int, share: int, row_bytes: float, memory_bytes: int
+) -> Plan:
     """Cut a log into chunks and choose the pools' size.
 
     Args:
@@ -72,7 +75,8 @@ def plan(group_rows: NDArray[np.int64], *, streams: int, share: int, row_bytes: 
         streams: number of virtual streams.
         share: rows of a global batch that each stream gives.
         row_bytes: memory of an encoded row.
-        memory_bytes: budget for all pools together; a quarter of it is left to reading and prefetching.
+        memory_bytes: budget for all pools together; a quarter of it is left to reading and
+            prefetching.
     """
     num_rows = int(group_rows.sum())
     room = 0.75 * memory_bytes / (row_bytes + 16)  # 16: the random order itself
@@ -83,8 +87,9 @@ def plan(group_rows: NDArray[np.int64], *, streams: int, share: int, row_bytes: 
         pieces = -(-rows // chunk_rows)
         starts += [first + piece * rows // pieces for piece in range(pieces)]
         first += rows
-    sizes = np.diff(np.array([*starts, num_rows], np.int64))
-    return Plan(num_rows, streams, share, pool_rows, np.array(starts, np.int64), sizes)
+    ends = np.array([*starts[1:], num_rows], np.int64)
+    first_rows = np.array(starts, np.int64)
+    return Plan(num_rows, streams, share, pool_rows, first_rows, ends - first_rows)
 
 
 class EpochOrder:
@@ -101,11 +106,11 @@ class EpochOrder:
         """All rows of the log in fully random order: the line of a log that is in memory."""
         return permutation(self.plan.num_rows, *self._key, _ROW_ORDER)
 
-    def shuffled(self, stream: int, pool: Pool) -> NDArray[np.int64]:
+    def shuffled(self, stream: int, pool: PoolRows) -> NDArray[np.int64]:
         """The order in which the rows of a pool are given out."""
         return permutation(pool.num_rows, *self._key, _POOL_ORDER, stream, pool.number)
 
-    def pool(self, stream: int, place: int) -> Pool:
+    def pool(self, stream: int, place: int) -> PoolRows:
         """The pool of a stream that holds the row at `place` (from 0)."""
         low, high = self.plan.stream_range(stream)
         # First pools differ in size, so that streams don't all read their next pool at one moment.
@@ -113,7 +118,7 @@ class EpochOrder:
         number = 0 if place < first else 1 + (place - first) // self.plan.pool_rows
         start = 0 if number == 0 else first + (number - 1) * self.plan.pool_rows
         stop = first + number * self.plan.pool_rows
-        return Pool(number, start, self._ranges(low + start, min(low + stop, high)))
+        return PoolRows(number, start, self._ranges(low + start, min(low + stop, high)))
 
     def _ranges(self, low: int, high: int) -> tuple[tuple[int, int], ...]:
         """Row numbers at places `low` to `high` of the line; neighbours are joined."""

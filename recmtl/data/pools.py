@@ -1,128 +1,165 @@
-"""Batches put together, cut and padded. A pool of a million rows and a batch of 4096 are the same thing."""
+"""Pools: encoded rows held in memory, so that any of them can be gathered fast.
+
+A gather of random rows costs one cache miss for each column of a feature-major pool. Here the fixed
+part of a row (ids, dense features, labels, weight, number) lies together as 32-bit words, and
+becomes feature-major when it is a batch.
+
+Shape letters: B rows of a pool, M rows that are gathered, W words of a row, N items of a list
+column.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
-from torch.nn.functional import pad
+from torch import Tensor
 
 from recmtl.batch import Batch, Ragged
 
-__all__ = ["concat", "cut_rows", "gather_pool", "pad_to"]
+__all__ = ["Pool", "RowFormat", "to_batch"]
+
+_BLOCK = 1 << 12  # rows that are transposed at once, inside the cache
 
 
-def concat(batches: Sequence[Batch]) -> Batch:
-    """The rows of all batches, one after the other."""
-    if len(batches) == 1:
-        return batches[0]
-    first = batches[0]
-    return Batch(
-        ids_FB=torch.cat([b.ids_FB for b in batches], 1),
-        dense_DB=torch.cat([b.dense_DB for b in batches], 1),
-        bags={name: _concat_ragged([b.bags[name] for b in batches]) for name in first.bags},
-        sequences={name: _concat_ragged([b.sequences[name] for b in batches]) for name in first.sequences},
-        labels_BK=torch.cat([b.labels_BK for b in batches]),
-        weight_B=torch.cat([b.weight_B for b in batches]),
-        rows_B=torch.cat([b.rows_B for b in batches]),
-    )
+class RowFormat(NamedTuple):
+    """Where the parts of a row lie among its words."""
+
+    num_ids: int
+    num_dense: int
+    num_labels: int
+    words_per_id: int
+    """1, or 2 where a table has 2^31 rows or more."""
+
+    @property
+    def cuts(self) -> list[int]:
+        """Widths, in words: ids, dense features, labels, weight, row number."""
+        return [self.words_per_id * self.num_ids, self.num_dense, self.num_labels, 1, 2]
+
+    @property
+    def id_dtype(self) -> torch.dtype:
+        """The integer that holds an id."""
+        return torch.int32 if self.words_per_id == 1 else torch.int64
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of a row, list columns left out."""
+        return 4 * sum(self.cuts)
 
 
-def gather_pool(parts: Iterable[Batch], num_rows: int) -> Batch:
-    """`concat` for parts that come one by one and hold `num_rows` rows together: memory for one pool and one part.
+class _Lists(NamedTuple):
+    """A list column of a pool: like `Ragged`, and where each row's items start."""
 
-    List columns alone are held twice for a moment.
+    values_N: Tensor
+    lengths_B: Tensor
+    starts_B: Tensor
+    weights_N: Tensor | None
+
+    def gather(self, index_M: Tensor) -> Ragged:
+        lengths_M = self.lengths_B[index_M]
+        ends_M = lengths_M.cumsum(0)
+        total = int(ends_M[-1]) if len(ends_M) else 0
+        shift_M = self.starts_B[index_M] - (ends_M - lengths_M)
+        take_N = torch.arange(total) + shift_M.repeat_interleave(lengths_M, output_size=total)
+        weights_N = None if self.weights_N is None else self.weights_N[take_N]
+        return Ragged(self.values_N[take_N], lengths_M, weights_N)
+
+
+class Gathered(NamedTuple):
+    """Some rows of a pool, on their way to a batch."""
+
+    words_MW: Tensor
+    bags: dict[str, Ragged]
+    sequences: dict[str, Ragged]
+
+
+class Pool:
+    """Encoded rows, put together from batches that come one by one.
+
+    Args:
+        parts: the rows; at most one part is in memory beside the pool.
+        num_rows: of all parts together.
+        row_format: of the fixed part of a row.
     """
-    out: Batch | None = None
-    ragged: list[tuple[dict[str, Ragged], dict[str, Ragged]]] = []
-    done = 0
-    for part in parts:
-        out = _empty_like(part, num_rows) if out is None else out
-        end = done + len(part)
-        out.ids_FB[:, done:end] = part.ids_FB
-        out.dense_DB[:, done:end] = part.dense_DB
-        out.labels_BK[done:end] = part.labels_BK
-        out.weight_B[done:end] = part.weight_B
-        out.rows_B[done:end] = part.rows_B
-        ragged.append((part.bags, part.sequences))
-        done = end
-    assert out is not None
-    assert done == num_rows
-    out.bags.update({name: _concat_ragged([bags[name] for bags, _ in ragged]) for name in ragged[0][0]})
-    out.sequences.update({name: _concat_ragged([seqs[name] for _, seqs in ragged]) for name in ragged[0][1]})
-    return out
 
+    def __init__(self, parts: Iterable[Batch], num_rows: int, row_format: RowFormat) -> None:
+        self.row_format = row_format
+        self._words_BW = torch.empty((num_rows, sum(row_format.cuts)), dtype=torch.int32)
+        bags: dict[str, list[Ragged]] = {}
+        sequences: dict[str, list[Ragged]] = {}
+        done = 0
+        for part in parts:
+            self._write(part, done)
+            done += len(part)
+            for columns, lists in ((part.bags, bags), (part.sequences, sequences)):
+                for name, column in columns.items():
+                    small = column._replace(values_N=column.values_N.to(row_format.id_dtype))
+                    lists.setdefault(name, []).append(small)
+        assert done == num_rows
+        self._bags = {name: _lists(bags.pop(name)) for name in list(bags)}
+        self._sequences = {name: _lists(sequences.pop(name)) for name in list(sequences)}
 
-def cut_rows(batch: Batch, sizes: Iterable[int]) -> Iterator[Batch]:
-    """Consecutive stretches of a batch's rows, contiguous in memory."""
-    start = 0
-    ends = {name: r.lengths_B.cumsum(0) for name, r in (*batch.bags.items(), *batch.sequences.items())}
-    for size in sizes:
-        stop = start + size
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._words_BW)
 
-        def cut(name: str, column: Ragged, start: int = start, stop: int = stop) -> Ragged:
-            low = int(ends[name][start - 1]) if start else 0
-            high = int(ends[name][stop - 1]) if stop else 0
-            weights_N = None if column.weights_N is None else column.weights_N[low:high]
-            return Ragged(column.values_N[low:high], column.lengths_B[start:stop], weights_N)
-
-        yield Batch(
-            ids_FB=batch.ids_FB[:, start:stop].contiguous(),
-            dense_DB=batch.dense_DB[:, start:stop].contiguous(),
-            bags={name: cut(name, column) for name, column in batch.bags.items()},
-            sequences={name: cut(name, column) for name, column in batch.sequences.items()},
-            labels_BK=batch.labels_BK[start:stop],
-            weight_B=batch.weight_B[start:stop],
-            rows_B=batch.rows_B[start:stop],
+    def gather(self, index_M: Tensor) -> Gathered:
+        """The rows `index_M`, in that order."""
+        return Gathered(
+            self._words_BW.index_select(0, index_M),
+            {name: lists.gather(index_M) for name, lists in self._bags.items()},
+            {name: lists.gather(index_M) for name, lists in self._sequences.items()},
         )
-        start = stop
+
+    def _write(self, part: Batch, first: int) -> None:
+        ids, dense, labels, weight, rows = torch.split(
+            self._words_BW[first : first + len(part)], self.row_format.cuts, 1
+        )
+        for start in range(0, len(part), _BLOCK):
+            stop = min(start + _BLOCK, len(part))
+            block_BF = part.ids_FB[:, start:stop].T.to(self.row_format.id_dtype).contiguous()
+            ids[start:stop] = block_BF.view(torch.int32)
+            dense[start:stop] = part.dense_DB[:, start:stop].T.contiguous().view(torch.int32)
+        labels.copy_(part.labels_BK.view(torch.int32))
+        weight.copy_(part.weight_B[:, None].view(torch.int32))
+        rows.copy_(part.rows_B[:, None].view(torch.int32))
 
 
-def pad_to(batch: Batch, size: int) -> Batch:
-    """The batch with rows added up to `size`: weight 0, row number -1, every id 0, empty lists, labels NaN.
-
-    Example:
-        >>> from recmtl.batch import Batch
-        >>> one = torch.ones(1)
-        >>> batch = Batch(torch.ones(2, 1).long(), torch.ones(0, 1), {}, {}, torch.ones(1, 1), one, torch.zeros(1).long())
-        >>> padded = pad_to(batch, 3)
-        >>> padded.rows_B, padded.weight_B
-        (tensor([ 0, -1, -1]), tensor([1., 0., 0.]))
-    """
-    more = size - len(batch)
-    if more <= 0:
-        return batch
-
-    def pad_list(column: Ragged) -> Ragged:
-        return column._replace(lengths_B=pad(column.lengths_B, (0, more)))
-
+def to_batch(gathered: Sequence[Gathered], row_format: RowFormat) -> Batch:
+    """One batch of rows from several pools of one format, one pool's after the other's."""
+    first = gathered[0]
+    words_MW = first.words_MW if len(gathered) == 1 else torch.cat([g.words_MW for g in gathered])
+    ids, dense, labels, weight, rows = torch.split(words_MW, row_format.cuts, 1)
+    ids_MF = ids.contiguous().view(row_format.id_dtype)
     return Batch(
-        ids_FB=pad(batch.ids_FB, (0, more)),
-        dense_DB=pad(batch.dense_DB, (0, more)),
-        bags={name: pad_list(column) for name, column in batch.bags.items()},
-        sequences={name: pad_list(column) for name, column in batch.sequences.items()},
-        labels_BK=pad(batch.labels_BK, (0, 0, 0, more), value=float("nan")),
-        weight_B=pad(batch.weight_B, (0, more)),
-        rows_B=pad(batch.rows_B, (0, more), value=-1),
+        ids_FB=ids_MF.T.contiguous().long(),
+        dense_DB=dense.view(torch.float32).T.contiguous(),
+        bags={name: _joined([g.bags[name] for g in gathered]) for name in first.bags},
+        sequences={
+            name: _joined([g.sequences[name] for g in gathered]) for name in first.sequences
+        },
+        labels_BK=labels.contiguous().view(torch.float32),
+        weight_B=weight.contiguous().view(torch.float32)[:, 0],
+        rows_B=rows.contiguous().view(torch.int64)[:, 0],
     )
 
 
-def _concat_ragged(columns: Sequence[Ragged]) -> Ragged:
+def _lists(columns: Sequence[Ragged]) -> _Lists:
     weights = [column.weights_N for column in columns if column.weights_N is not None]
-    return Ragged(
+    lengths_B = torch.cat([column.lengths_B for column in columns])
+    return _Lists(
         torch.cat([column.values_N for column in columns]),
-        torch.cat([column.lengths_B for column in columns]),
+        lengths_B,
+        lengths_B.cumsum(0) - lengths_B,
         torch.cat(weights) if weights else None,
     )
 
 
-def _empty_like(part: Batch, num_rows: int) -> Batch:
-    return Batch(
-        ids_FB=part.ids_FB.new_empty((len(part.ids_FB), num_rows)),
-        dense_DB=part.dense_DB.new_empty((len(part.dense_DB), num_rows)),
-        bags={},
-        sequences={},
-        labels_BK=part.labels_BK.new_empty((num_rows, part.labels_BK.shape[1])),
-        weight_B=part.weight_B.new_empty(num_rows),
-        rows_B=part.rows_B.new_empty(num_rows),
+def _joined(columns: Sequence[Ragged]) -> Ragged:
+    weights = [column.weights_N for column in columns if column.weights_N is not None]
+    return Ragged(
+        torch.cat([column.values_N for column in columns]).long(),
+        torch.cat([column.lengths_B for column in columns]),
+        torch.cat(weights) if weights else None,
     )

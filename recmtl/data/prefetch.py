@@ -25,8 +25,8 @@ class _Ended:
 def prefetched(source: Iterable[T], *, ahead: int = 4) -> Iterator[T]:
     """The items of `source`, made by a thread that is up to `ahead` items ahead.
 
-    An exception of the source is raised here, in its place. The thread ends when the source does, when this iterator is
-    closed or collected, and when the interpreter exits.
+    An exception of the source is raised here, in its place. The thread ends when the source does,
+    when this iterator is closed or collected, and when the interpreter exits.
 
     Example:
         >>> list(prefetched(range(3)))

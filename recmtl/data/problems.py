@@ -16,12 +16,12 @@ class Problem(NamedTuple):
     column: str
     kind: str
     """Problems of one column and kind are one problem, their counts add up."""
-    count: int
+    num_values: int
     text: str
     """What follows the count: which values, what to do."""
 
     def __str__(self) -> str:
-        return f"column `{self.column}`: {self.count:,} {self.text}"
+        return f"column `{self.column}`: {self.num_values:,} {self.text}"
 
 
 class Tally:
@@ -29,7 +29,8 @@ class Tally:
 
     Example:
         >>> tally = Tally()
-        >>> tally.add([Problem("age", "null", 2, "values are null."), Problem("age", "null", 3, "values are null.")])
+        >>> tally.add([Problem("age", "null", 2, "values are null."), Problem("age", "null", 3,
+        "values are null.")])
         >>> tally.messages("log.parquet")
         ['log.parquet: column `age`: 5 values are null.']
     """
@@ -42,7 +43,8 @@ class Tally:
         for problem in problems:
             key = (problem.column, problem.kind)
             before = self._problems.get(key)
-            self._problems[key] = problem if before is None else before._replace(count=before.count + problem.count)
+            total = problem.num_values + (0 if before is None else before.num_values)
+            self._problems[key] = (before or problem)._replace(num_values=total)
 
     def messages(self, where: str) -> list[str]:
         """One sentence a problem, each after the place."""

@@ -1,11 +1,11 @@
-"""Parquet files as one table: rows numbered from 0 in file order, read by number, only the columns asked for."""
+"""Parquet files as one table: rows have numbers, from 0 in file order, and are read by them."""
 
 from __future__ import annotations
 
-import glob as globbing
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -13,19 +13,25 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recmtl._checks import suggest
 from recmtl.data.columns import column_problems
-from recmtl.data.dtypes import common, normal
+from recmtl.data.files import (
+    LogFile,
+    find_files,
+    first_line,
+    merge_schemas,
+    open_file,
+    scan_file,
+)
 from recmtl.errors import DataError
 from recmtl.spec import Spec
 
 __all__ = ["Log", "RowFilter", "RowGroup", "check_columns", "open_log"]
 
 
-class RowGroup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RowGroup:
     """A piece of a file that is stored, and best read, together."""
 
     file: Path
@@ -48,26 +54,15 @@ class RowFilter(NamedTuple):
     """The same, one bit a row of each file (`numpy.packbits`)."""
 
 
-class _File(NamedTuple):
-    path: Path
-    schema: dict[str, pl.DataType]
-    group_rows: tuple[int, ...]
-    digest: str
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self.group_rows)
-
-
 class _Piece(NamedTuple):
-    """Where a row group lies: rows `start`, ... of the log are among rows `physical`, ... of file number `file`."""
+    """A row group: rows `start`, ... of the log are among rows `physical`, ... of its file."""
 
     file: int
     physical: int
     physical_rows: int
     start: int
     num_rows: int
-    index: int
+    number: int
 
 
 class Log:
@@ -75,12 +70,16 @@ class Log:
 
     Attributes:
         name: what it was opened as, for messages.
-        schema: every column, in the type in which it is read: categories as strings, integers of several widths as the
-            widest.
+        schema: every column, in the type in which it is read: categories as strings, integers of
+            several widths as the widest.
     """
 
     def __init__(
-        self, name: str, parts: tuple[_File, ...], schema: pl.Schema, row_filter: RowFilter | None = None
+        self,
+        name: str,
+        parts: tuple[LogFile, ...],
+        schema: pl.Schema,
+        row_filter: RowFilter | None = None,
     ) -> None:
         self.name = name
         self.schema = schema
@@ -102,7 +101,9 @@ class Log:
     @property
     def row_groups(self) -> tuple[RowGroup, ...]:
         """Row groups that have rows, in order."""
-        return tuple(RowGroup(self._parts[p.file].path, p.index, p.start, p.num_rows) for p in self._pieces)
+        return tuple(
+            RowGroup(self._parts[p.file].path, p.number, p.start, p.num_rows) for p in self._pieces
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -116,24 +117,30 @@ class Log:
         return Log(self.name, self._parts, self.schema, row_filter)
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> pl.DataFrame:
-        """Rows `start` to `stop` (exclusive, cut to the log), from the row groups that hold them alone."""
+        """Rows `start` to `stop` (exclusive, cut to the log); no other row group is read."""
         self._require(columns)
         start, stop = max(start, 0), min(stop, self.num_rows)
-        frames = [self._read(file, columns, low, high) for file, low, high in self._ranges(start, stop)]
-        return pl.concat(frames) if frames else pl.DataFrame(schema={c: self.schema[c] for c in columns})
+        frames = [
+            self._read(file, columns, low, high) for file, low, high in self._ranges(start, stop)
+        ]
+        return (
+            pl.concat(frames)
+            if frames
+            else pl.DataFrame(schema={c: self.schema[c] for c in columns})
+        )
 
     def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """All rows, in order, as a lazy frame."""
         wanted = list(self.schema) if columns is None else list(columns)
         self._require(wanted)
-        scans = [_scan(part.path) for part in self._parts]
+        scans = [scan_file(part.path) for part in self._parts]
         if self._filter is not None:
             # The predicate sees columns in the types of the schema, as the split did.
-            scans = [scan.cast(dict(self.schema)).filter(self._filter.predicate) for scan in scans]
+            scans = [scan.cast(self.schema).filter(self._filter.predicate) for scan in scans]
         return pl.concat([s.select(pl.col(c).cast(self.schema[c]) for c in wanted) for s in scans])
 
     def column_by_file(self, column: str) -> Iterator[pl.Series]:
-        """A column of the whole of each file, in the type of `schema`; only for a log without a filter."""
+        """A column of the whole of each file; only for a log without a filter."""
         assert self._filter is None
         self._require([column])
         for number, part in enumerate(self._parts):
@@ -142,7 +149,9 @@ class Log:
     def _require(self, columns: Sequence[str]) -> None:
         missing = [c for c in columns if c not in self.schema]
         if missing:
-            raise DataError.all_of([f"{self.name}: column `{c}` is missing.{suggest(c, self.schema)}" for c in missing])
+            raise DataError.all_of(
+                [f"{self.name}: column `{c}` is missing.{suggest(c, self.schema)}" for c in missing]
+            )
 
     def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """File number and range of its rows, one for each file that holds some of the rows."""
@@ -170,11 +179,16 @@ class Log:
     def _read(self, file: int, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
         path = self._parts[file].path
         try:
-            frame = _scan(path).select(columns).slice(low, high - low).collect()
+            frame = scan_file(path).select(columns).slice(low, high - low).collect()
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            raise DataError(f"{path}: the file is corrupt or changed while it was read ({_first_line(error)}).") from error
+            raise DataError(
+                f"{path}: the file is corrupt or changed while it was read ({first_line(error)})."
+            ) from error
         if len(frame) != high - low:
-            raise DataError(f"{path}: {high - low} rows were expected at row {low}, {len(frame)} are there: it changed.")
+            raise DataError(
+                f"{path}: {high - low} rows were expected at row {low}, {len(frame)} are there: it "
+                "changed."
+            )
         if self._filter is not None:
             keeps = self._keeps(file, low, high)
             frame = frame if keeps.all() else frame.filter(pl.Series(keeps))
@@ -182,30 +196,32 @@ class Log:
         try:
             return frame.with_columns(casts) if casts else frame
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{path}: {_first_line(error)}.") from error
+            raise DataError(f"{path}: {first_line(error)}.") from error
 
 
 def open_log(path: str | Path, *, base: Path | None = None) -> Log:
     """Open Parquet files as one table.
 
     Args:
-        path: a file, a folder (every `*.parquet` below it, sorted; names that begin with `.` or `_` are left out), or a glob.
+        path: a file, a folder (every `*.parquet` below it, sorted; names that begin with `.` or `_`
+            are left out), or a glob.
         base: what a relative `path` is relative to (default: the working directory).
 
     Raises:
-        DataError: no file; a file that is empty, truncated, corrupt or no Parquet; columns that differ between files.
+        DataError: no file; a file that is empty, truncated, corrupt or no Parquet; columns that
+            differ between files.
     """
-    files = _find(Path(path) if base is None else base / path)
-    parts: list[_File] = []
+    files = find_files(Path(path) if base is None else base / path)
+    parts: list[LogFile] = []
     problems: list[str] = []
     for file in files:
         try:
-            parts.append(_open(file))
+            parts.append(open_file(file))
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError.all_of(problems)
-    return Log(str(files[0] if len(files) == 1 else path), tuple(parts), _merge(parts))
+    return Log(str(files[0] if len(files) == 1 else path), tuple(parts), merge_schemas(parts))
 
 
 def check_columns(log: Log, spec: Spec, *, labels: bool) -> None:
@@ -224,79 +240,7 @@ def check_columns(log: Log, spec: Spec, *, labels: bool) -> None:
         raise DataError.all_of(problems)
 
 
-def _find(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = sorted(f for f in path.rglob("*.parquet") if f.is_file() and not _hidden(f.relative_to(path)))
-        if not found:
-            raise DataError(f"{path}: no `*.parquet` file is in this folder.")
-        return found
-    if globbing.has_magic(str(path)):
-        found = sorted(f for f in map(Path, globbing.glob(str(path), recursive=True)) if f.is_file())
-        if not found:
-            raise DataError(f"{path}: no file matches this glob.")
-        return found
-    near = suggest(path.name, [f.name for f in path.parent.iterdir()]) if path.parent.is_dir() else ""
-    raise DataError(f"{path}: there is no such file or folder.{near}")
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _open(path: Path) -> _File:
-    try:
-        with path.open("rb") as file:
-            head, size = file.read(4), file.seek(0, 2)
-            if size < 12:
-                raise DataError(f"{path}: the file is empty or truncated ({size} bytes): no Parquet.")
-            file.seek(size - 8)
-            tail = file.read(8)
-            footer = min(int.from_bytes(tail[:4], "little") + 8, size)
-            file.seek(size - footer)
-            digest = hashlib.sha256(file.read(footer)).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read ({error.strerror}).") from error
-    if tail[4:] != b"PAR1":
-        what = "a truncated Parquet file: its end is missing. Copy it again." if head == b"PAR1" else "no Parquet file."
-        raise DataError(f"{path}: this is {what}")
-    try:
-        metadata = pq.read_metadata(path)
-        schema = {name: normal(dtype) for name, dtype in _scan(path).collect_schema().items()}
-    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise DataError(f"{path}: the Parquet footer is corrupt ({_first_line(error)}).") from error
-    if metadata.num_rows == 0:
-        raise DataError(f"{path}: the file has no rows. Delete it, or write rows to it.")
-    group_rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    return _File(path, schema, group_rows, f"{size} {digest}")
-
-
-def _merge(parts: Sequence[_File]) -> pl.Schema:
-    """The columns of all files, in the first one's order."""
-    first = parts[0]
-    merged = dict(first.schema)
-    problems: list[str] = []
-    for part in parts[1:]:
-        for name in first.schema.keys() - part.schema.keys():
-            problems.append(f"{part.path}: column `{name}` is missing; {first.path} has it.")
-        for name in part.schema.keys() - first.schema.keys():
-            problems.append(f"{first.path}: column `{name}` is missing; {part.path} has it.")
-        for name in first.schema.keys() & part.schema.keys():
-            dtype = common(merged[name], part.schema[name])
-            if dtype is None:
-                problems.append(
-                    f"{part.path}: column `{name}` is {part.schema[name]}, in {first.path} it is {first.schema[name]}. "
-                    "Write it in one type."
-                )
-            else:
-                merged[name] = dtype
-    if problems:
-        raise DataError.all_of(sorted(set(problems)))
-    return pl.Schema(merged)
-
-
-def _pieces(parts: Sequence[_File], row_filter: RowFilter | None) -> list[_Piece]:
+def _pieces(parts: Sequence[LogFile], row_filter: RowFilter | None) -> list[_Piece]:
     pieces: list[_Piece] = []
     start = 0
     for number, part in enumerate(parts):
@@ -315,12 +259,3 @@ def _unpack(bits: np.ndarray, low: int, high: int) -> np.ndarray:
     first = low // 8
     keeps = np.unpackbits(bits[first : -(-high // 8)])[low - 8 * first : high - 8 * first]
     return keeps.astype(bool)
-
-
-def _scan(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

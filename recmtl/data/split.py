@@ -21,7 +21,8 @@ from recmtl.spec import DataSpec, SplitByKey, SplitByTime
 
 __all__ = ["Splits", "open_splits"]
 
-_SALT = np.uint64(combine(0x53504C4954))  # so that a key's side has nothing to do with its row in a hashed table
+# With it, a key's side has nothing to do with its row in a hashed table.
+_SALT = np.uint64(combine(0x53504C4954))
 
 
 class Splits(NamedTuple):
@@ -35,17 +36,19 @@ def open_splits(data: DataSpec, data_dir: Path) -> Splits:
     """Open training and validation rows.
 
     * A file, glob or folder in `valid`: those rows.
-    * `{fraction: f, by: key}`: the rows whose key has a stable hash in the lowest part f of all hashes, so every row of a key
-      falls on one side; rows without a key train.
-    * `{last: f, by: time}`: the share f of the rows with the largest times. The border is the time of the first of them, and
-      every row of that very time validates too, so the part can be larger than f.
+    * `{fraction: f, by: key}`: the rows whose key has a stable hash in the lowest part f of all
+      hashes, so every row of a key falls on one side; rows without a key train.
+    * `{last: f, by: time}`: the share f of the rows with the largest times. The border is the time
+      of the first of them, and every row of that very time validates too, so the part can be larger
+      than f.
 
     Args:
         data: paths and split.
         data_dir: what relative paths are relative to.
 
     Raises:
-        DataError: see `open_log`; a column of the split that is missing or unusable; a part that would be empty.
+        DataError: see `open_log`; a column of the split that is missing or unusable; a part that
+            would be empty.
     """
     log = open_log(data.train, base=data_dir)
     if data.valid is None:
@@ -61,12 +64,17 @@ def _by_key(log: Log, split: SplitByKey) -> Splits:
     kind = _kind(log, split.by)
     if kind not in ("int", "string"):
         raise DataError(
-            f"{log.name}: column `{split.by}` of `data.valid` is {log.schema[split.by]}, but a key is an integer or a string."
+            f"{log.name}: column `{split.by}` of `data.valid` is {log.schema[split.by]}, but a key "
+            "is an integer or a string."
         )
     limit = np.uint64(math.floor(split.fraction * 2**64))
 
     def validates(keys: pl.Series) -> pl.Series:
-        hashes = xxh3_64(keys) if kind == "string" else splitmix64(as_int64(keys).fill_null(0).to_numpy())
+        hashes = (
+            xxh3_64(keys)
+            if kind == "string"
+            else splitmix64(as_int64(keys).fill_null(0).to_numpy())
+        )
         chosen = splitmix64(hashes ^ _SALT) < limit
         return pl.Series(keys.name, chosen) & keys.is_not_null()
 
@@ -77,42 +85,58 @@ def _by_key(log: Log, split: SplitByKey) -> Splits:
 def _by_time(log: Log, split: SplitByTime) -> Splits:
     if _kind(log, split.by) not in ("int", "float") and not log.schema[split.by].is_temporal():
         raise DataError(
-            f"{log.name}: column `{split.by}` of `data.valid` is {log.schema[split.by]}, but a time is a number, a date or a "
+            f"{log.name}: column `{split.by}` of `data.valid` is {log.schema[split.by]}, but a "
+            "time is a number, a date or a "
             "datetime."
         )
     columns = list(log.column_by_file(split.by))
     times = pl.concat(columns)
     missing = times.null_count() + (int(times.is_nan().sum()) if times.dtype.is_float() else 0)
     if missing:
-        raise DataError(f"{log.name}: column `{split.by}` of `data.valid` has {missing:,} rows without a time. Repair it.")
+        raise DataError(
+            f"{log.name}: column `{split.by}` of `data.valid` has {missing:,} rows without a time. "
+            "Repair it."
+        )
     num_last = max(1, math.ceil(split.last * len(times)))
     order = times.to_physical().to_numpy()
     border = times[int(np.argpartition(order, len(order) - num_last)[len(order) - num_last])]
 
     def validates(values: pl.Series) -> pl.Series:
-        return values >= border
+        chosen: pl.Series = values >= border
+        return chosen
 
     return _split(log, split.by, columns, validates, f"last {split.last!r} by {split.by}")
 
 
 def _kind(log: Log, column: str) -> str:
     if column not in log.schema:
-        raise DataError(f"{log.name}: column `{column}` of `data.valid` is missing.{suggest(column, log.schema)}")
+        raise DataError(
+            f"{log.name}: column `{column}` of `data.valid` is "
+            f"missing.{suggest(column, log.schema)}"
+        )
     dtype = log.schema[column]
     return "list" if is_list(dtype) else family(dtype)
 
 
 def _split(
-    log: Log, column: str, columns: Iterable[pl.Series], validates: Callable[[pl.Series], pl.Series], words: str
+    log: Log,
+    column: str,
+    columns: Iterable[pl.Series],
+    validates: Callable[[pl.Series], pl.Series],
+    words: str,
 ) -> Splits:
     sides = [validates(values).to_numpy() for values in columns]  # of each file
 
     def part(name: str, *, last: bool) -> Log:
         keep: list[NDArray[np.bool_]] = [side if last else ~side for side in sides]
         predicate = pl.col(column).map_batches(
-            lambda values: validates(values) if last else ~validates(values), return_dtype=pl.Boolean, is_elementwise=True
+            lambda values: validates(values) if last else ~validates(values),
+            return_dtype=pl.Boolean,
+            is_elementwise=True,
         )
-        kept = log.filtered(RowFilter(f"{name}: {words}", predicate, tuple(np.packbits(k) for k in keep)))
+        kept = log.filtered(
+            RowFilter(f"{name}: {words}", predicate, tuple(np.packbits(k) for k in keep))
+        )
         if not kept.num_rows:
             raise DataError(f"{log.name}: {words} leaves no row for {name}. Change `data.valid`.")
         return kept

@@ -1,4 +1,4 @@
-"""Encoders on disk: `encoders.json`, a Parquet file for each vocabulary, and `files.json` with the sha256 of each."""
+"""Encoders on disk: JSON, a Parquet file for each vocabulary, and the sha256 of every file."""
 
 from __future__ import annotations
 
@@ -61,15 +61,22 @@ def load(folder: Path) -> Fitted:
         if not file.is_file():
             raise CheckpointError(f"{file}: the file is missing. Restore it, or train again.")
         if sha256_of(file) != expected:
-            raise CheckpointError(f"{file}: the file is corrupt (its sha256 is another one). Restore it, or train again.")
+            raise CheckpointError(
+                f"{file}: the file is corrupt (its sha256 is another one). Restore it, or train "
+                "again."
+            )
     path = folder / "encoders.json"
     state = _read_json(path)
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: this is format {state.get('format')}, expected {FORMAT}. Train again.")
+        raise CheckpointError(
+            f"{path}: this is format {state.get('format')}, expected {FORMAT}. Train again."
+        )
     try:
         return _restore(state, folder)
     except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{path}: the content is not that of encoders ({error!r}). Train again.") from error
+        raise CheckpointError(
+            f"{path}: the content is not that of encoders ({error!r}). Train again."
+        ) from error
 
 
 def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
@@ -78,12 +85,30 @@ def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
         file = f"vocab-{number:04d}.parquet"
         frame = pl.DataFrame({"id": mapper.vocab.ids, "count": mapper.vocab.counts})
         frame.write_parquet(folder / file, compression="zstd")
-        return {"name": name, "kind": "vocab", "family": mapper.family, "rows": mapper.rows, "file": file}
+        return {
+            "name": name,
+            "kind": "vocab",
+            "family": mapper.family,
+            "rows": mapper.rows,
+            "file": file,
+        }
     if isinstance(mapper, HashMapper):
-        return {"name": name, "kind": "hash", "family": mapper.family, "rows": mapper.rows, "size": mapper.size}
+        return {
+            "name": name,
+            "kind": "hash",
+            "family": mapper.family,
+            "rows": mapper.rows,
+            "size": mapper.size,
+        }
     assert isinstance(mapper, BucketMapper)
     borders = mapper.borders.tolist()
-    return {"name": name, "kind": "buckets", "family": mapper.family, "rows": mapper.rows, "borders": borders}
+    return {
+        "name": name,
+        "kind": "buckets",
+        "family": mapper.family,
+        "rows": mapper.rows,
+        "borders": borders,
+    }
 
 
 def _restore(state: dict[str, Any], folder: Path) -> Fitted:
@@ -109,7 +134,9 @@ def _restore_table(table: dict[str, Any], folder: Path) -> Mapper:
     file = folder / table["file"]
     frame = pl.read_parquet(file, glob=False)
     if len(frame) + 1 != table["rows"]:
-        raise CheckpointError(f"{file}: has {len(frame)} ids, expected {table['rows'] - 1}. Train again.")
+        raise CheckpointError(
+            f"{file}: has {len(frame)} ids, expected {table['rows'] - 1}. Train again."
+        )
     return VocabMapper(Vocabulary(frame["id"], frame["count"]))
 
 
@@ -117,9 +144,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the file is missing: there are no encoders here. Train first.") from error
+        raise CheckpointError(
+            f"{path}: the file is missing: there are no encoders here. Train first."
+        ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: the file is corrupt ({error}). Restore it, or train again.") from error
+        raise CheckpointError(
+            f"{path}: the file is corrupt ({error}). Restore it, or train again."
+        ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: the file is corrupt (no JSON object). Restore it, or train again.")
+        raise CheckpointError(
+            f"{path}: the file is corrupt (no JSON object). Restore it, or train again."
+        )
     return content

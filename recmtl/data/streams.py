@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from recmtl.batch import Batch
+from recmtl.data.cutting import pad_to
 from recmtl.data.encode import Encoders
-from recmtl.data.order import EpochOrder, Plan, Pool, plan
-from recmtl.data.pools import concat, gather_pool, pad_to
+from recmtl.data.order import EpochOrder, Plan, PoolRows, plan
+from recmtl.data.pools import Gathered, Pool, to_batch
 from recmtl.data.prefetch import prefetched
 from recmtl.data.scan import Log
 from recmtl.errors import DataError, SpecError
@@ -24,9 +25,10 @@ _PIECE_ROWS = 1 << 17
 class TrainStreams:
     """This rank's rows of the global batches of any epoch.
 
-    The order of an epoch depends on (seed, epoch) and the memory budget alone. Every row is given out once an epoch; the last
-    batches are filled with rows of weight 0, so that every rank has equally many batches of equal size. A log whose encoded
-    rows fit into the budget is encoded once and kept (by every rank), in fully random order. A larger one is read again each
+    The order of an epoch depends on (seed, epoch) and the memory budget alone. Every row is given
+    out once an epoch; the last batches are filled with rows of weight 0, so that every rank has
+    equally many batches of equal size. A log whose encoded rows fit into the budget is encoded once
+    and kept (by every rank), in fully random order. A larger one is read again each
     epoch: each stream holds one pool of shuffled rows at a time.
 
     Args:
@@ -35,7 +37,8 @@ class TrainStreams:
         batch_size: rows of a global batch, a multiple of `streams`.
         seed: of the order.
         streams: virtual streams; row k of them is a share of batch k.
-        memory_bytes: budget of the pools, all ranks together (each rank, where the log is kept in memory).
+        memory_bytes: budget of the pools, all ranks together (each rank, where the log is kept in
+            memory).
         rank: which streams are this process's: `rank`, `rank + world_size`, ...
         world_size: number of processes; divides `streams`.
 
@@ -58,12 +61,14 @@ class TrainStreams:
         problems = []
         if streams % world_size:
             problems.append(
-                f"`train.streams` is {streams}, but {world_size} processes train: their number must divide it. Use "
+                f"`train.streams` is {streams}, but {world_size} processes train: their number "
+                "must divide it. Use "
                 f"`train.streams={-(-streams // world_size) * world_size}`."
             )
         if batch_size % streams:
             problems.append(
-                f"`train.batch_size` is {batch_size}, but it must be a multiple of `train.streams` ({streams}). Use "
+                f"`train.batch_size` is {batch_size}, but it must be a multiple of `train.streams` "
+                f"({streams}). Use "
                 f"`train.batch_size={-(-batch_size // streams) * streams}`."
             )
         if problems:
@@ -78,7 +83,7 @@ class TrainStreams:
             memory_bytes=memory_bytes,
         )
         self._mine = range(rank, streams, world_size)
-        self._kept: Batch | None = None
+        self._kept: Pool | None = None
 
     @property
     def num_batches(self) -> int:
@@ -86,62 +91,80 @@ class TrainStreams:
         return self.plan.num_batches
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This rank's rows of the global batches `start`, `start + 1`, ... of an epoch, `batch_size / world_size` each.
+        """This rank's rows of the global batches `start`, `start + 1`, ... of an epoch.
 
-        Only what is needed from `start` on is read; one thread reads ahead.
+        Each has `batch_size / world_size` rows. Only what is needed from `start` on is read; one
+        thread reads ahead.
 
         Raises:
             DataError: a file that is corrupt, or values that the spec forbids.
         """
         order = EpochOrder(self.plan, self.seed, epoch)
-        batches = self._from_memory(order, start) if self.plan.in_memory else self._from_pools(order, start)
+        batches = (
+            self._from_memory(order, start)
+            if self.plan.in_memory
+            else self._from_pools(order, start)
+        )
         return prefetched(pad_to(batch, self.batch_size) for batch in batches)
 
     def _from_memory(self, order: EpochOrder, start: int) -> Iterator[Batch]:
         if self._kept is None:
-            everything = Pool(0, 0, ((0, self.plan.num_rows),))
-            self._kept = _load(self.log, self.encoders, everything)
+            self._kept = _load(self.log, self.encoders, ((0, self.plan.num_rows),))
         line = order.rows()
         streams = [line[slice(*self.plan.stream_range(stream))] for stream in self._mine]
         for k in range(start, self.num_batches):
             share = slice(k * self.plan.share, (k + 1) * self.plan.share)
-            yield self._kept.select(torch.from_numpy(np.concatenate([rows[share] for rows in streams])))
+            index_M = torch.from_numpy(np.concatenate([rows[share] for rows in streams]))
+            yield to_batch([self._kept.gather(index_M)], self._kept.row_format)
 
     def _from_pools(self, order: EpochOrder, start: int) -> Iterator[Batch]:
-        streams = [_Stream(self.log, self.encoders, order, stream, start * self.plan.share) for stream in self._mine]
+        streams = [
+            _Stream(self.log, self.encoders, order, stream, start * self.plan.share)
+            for stream in self._mine
+        ]
         for _ in range(start, self.num_batches):
-            yield concat([part for stream in streams for part in stream.take(self.plan.share)])
+            parts = [part for stream in streams for part in stream.take(self.plan.share)]
+            yield to_batch(parts, self.encoders.row_format)
 
 
 class _Stream:
     """A place in a stream, and the pool around it."""
 
-    def __init__(self, log: Log, encoders: Encoders, order: EpochOrder, number: int, place: int) -> None:
-        self.log, self.encoders, self.order, self.number, self.place = log, encoders, order, number, place
+    def __init__(
+        self, log: Log, encoders: Encoders, order: EpochOrder, number: int, place: int
+    ) -> None:
+        self.log, self.encoders, self.order, self.number, self.place = (
+            log,
+            encoders,
+            order,
+            number,
+            place,
+        )
         low, high = order.plan.stream_range(number)
         self.num_rows = high - low
+        self.rows: PoolRows | None = None
         self.pool: Pool | None = None
-        self.rows: Batch | None = None
         self.shuffled: NDArray[np.int64] = np.empty(0, np.int64)
 
-    def take(self, count: int) -> Iterator[Batch]:
-        """The next `count` rows, or as many as are left, in parts (at least one, that may be empty)."""
+    def take(self, count: int) -> Iterator[Gathered]:
+        """The next `count` rows, or those that are left, in parts: at least one, maybe empty."""
         stop = min(self.place + count, self.num_rows)
         while True:
-            rows, pool = self._around(min(self.place, self.num_rows - 1))
-            chosen = self.shuffled[self.place - pool.start : stop - pool.start]
-            yield rows.select(torch.from_numpy(chosen))
+            pool, rows = self._around(min(self.place, self.num_rows - 1))
+            chosen = self.shuffled[self.place - rows.start : max(stop - rows.start, 0)]
+            yield pool.gather(torch.from_numpy(chosen))
             self.place += len(chosen)
             if self.place >= stop:
                 return
 
-    def _around(self, place: int) -> tuple[Batch, Pool]:
-        if self.rows is None or self.pool is None or not 0 <= place - self.pool.start < self.pool.num_rows:
-            self.rows = None  # its memory is needed for the next one
-            self.pool = self.order.pool(self.number, place)
-            self.rows = _load(self.log, self.encoders, self.pool)
-            self.shuffled = self.order.shuffled(self.number, self.pool)
-        return self.rows, self.pool
+    def _around(self, place: int) -> tuple[Pool, PoolRows]:
+        rows, pool = self.rows, self.pool
+        if rows is None or pool is None or not 0 <= place - rows.start < len(pool):
+            pool = self.pool = None  # its memory is needed for the next one
+            rows = self.rows = self.order.pool(self.number, place)
+            pool = self.pool = _load(self.log, self.encoders, rows.ranges)
+            self.shuffled = self.order.shuffled(self.number, rows)
+        return pool, rows
 
 
 def encode_rows(log: Log, encoders: Encoders, start: int, stop: int) -> Batch:
@@ -154,10 +177,10 @@ def encode_rows(log: Log, encoders: Encoders, start: int, stop: int) -> Batch:
         raise DataError.all_of([f"{where}: {line}" for line in str(error).splitlines()]) from error
 
 
-def _load(log: Log, encoders: Encoders, pool: Pool) -> Batch:
+def _load(log: Log, encoders: Encoders, ranges: tuple[tuple[int, int], ...]) -> Pool:
     parts = (
         encode_rows(log, encoders, low, min(low + _PIECE_ROWS, stop))
-        for start, stop in pool.ranges
+        for start, stop in ranges
         for low in range(start, stop, _PIECE_ROWS)
     )
-    return gather_pool(parts, pool.num_rows)
+    return Pool(parts, sum(stop - start for start, stop in ranges), encoders.row_format)

@@ -1,4 +1,4 @@
-"""Vocabularies: the ids seen in training rows, each with a table row of its own; row 0 is for all others."""
+"""Vocabularies: ids that were seen in training rows get a table row each, all others row 0."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Vocabulary:
         return len(self.ids) + 1
 
     def lookup(self, values: pl.Series) -> NDArray[np.int64]:
-        """The row of each value (of the family of `ids`); 0 for a null and for an id that is not in the vocabulary."""
+        """The row of each value (Int64 or String, like `ids`); 0 for nulls and unknown ids."""
         rows = self._index.lookup(_keys(values))
         if values.null_count():
             rows[values.is_null().to_numpy()] = 0
@@ -100,7 +100,10 @@ def as_int64(values: pl.Series) -> pl.Series:
     wide = values.cast(pl.Int64, strict=False)
     lost = wide.null_count() - values.null_count()
     if lost:
-        raise DataError(f"column `{values.name}`: {lost} values do not fit into Int64. Write them as strings, or hash them.")
+        raise DataError(
+            f"column `{values.name}`: {lost} values do not fit into Int64. Write them as strings, "
+            "or hash them."
+        )
     return wide
 
 
