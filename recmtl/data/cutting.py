@@ -1,0 +1,69 @@
+"""Batches cut and padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch.nn.functional import pad
+
+from recmtl.batch import Batch, Ragged
+
+__all__ = ["cut_rows", "pad_to"]
+
+
+def cut_rows(batch: Batch, sizes: Iterable[int]) -> Iterator[Batch]:
+    """Consecutive stretches of a batch's rows, contiguous in memory."""
+    lists = {**batch.bags, **batch.sequences}
+    ends = {name: [0, *column.lengths_B.cumsum(0).tolist()] for name, column in lists.items()}
+    start = 0
+    for size in sizes:
+        stop = start + size
+        parts = {name: _cut_list(column, ends[name], start, stop) for name, column in lists.items()}
+        yield Batch(
+            ids_FB=batch.ids_FB[:, start:stop].contiguous(),
+            dense_DB=batch.dense_DB[:, start:stop].contiguous(),
+            bags={name: parts[name] for name in batch.bags},
+            sequences={name: parts[name] for name in batch.sequences},
+            labels_BK=batch.labels_BK[start:stop],
+            weight_B=batch.weight_B[start:stop],
+            rows_B=batch.rows_B[start:stop],
+        )
+        start = stop
+
+
+def pad_to(batch: Batch, size: int) -> Batch:
+    """The batch, filled up to `size` rows.
+
+    The rows that are added have weight 0, row number -1, ids 0, empty lists, and labels NaN.
+
+    Example:
+        >>> import torch
+        >>> one, rows = torch.ones(1), torch.zeros(1).long()
+        >>> batch = Batch(torch.ones(2, 1).long(), torch.ones(0, 1), {}, {}, one[:, None], one,
+        rows)
+        >>> padded = pad_to(batch, 3)
+        >>> padded.rows_B, padded.weight_B
+        (tensor([ 0, -1, -1]), tensor([1., 0., 0.]))
+    """
+    more = size - len(batch)
+    if more <= 0:
+        return batch
+
+    def pad_list(column: Ragged) -> Ragged:
+        return column._replace(lengths_B=pad(column.lengths_B, (0, more)))
+
+    return Batch(
+        ids_FB=pad(batch.ids_FB, (0, more)),
+        dense_DB=pad(batch.dense_DB, (0, more)),
+        bags={name: pad_list(column) for name, column in batch.bags.items()},
+        sequences={name: pad_list(column) for name, column in batch.sequences.items()},
+        labels_BK=pad(batch.labels_BK, (0, 0, 0, more), value=float("nan")),
+        weight_B=pad(batch.weight_B, (0, more)),
+        rows_B=pad(batch.rows_B, (0, more), value=-1),
+    )
+
+
+def _cut_list(column: Ragged, ends: list[int], start: int, stop: int) -> Ragged:
+    low, high = ends[start], ends[stop]
+    weights_N = None if column.weights_N is None else column.weights_N[low:high]
+    return Ragged(column.values_N[low:high], column.lengths_B[start:stop], weights_N)
