@@ -126,12 +126,15 @@ def fit(
         finally:
             if dist.is_initialized() and not had_group:
                 dist.destroy_process_group()
-    best = checkpoints.best_metrics.items()
     return TrainResult(
         run=folder,
-        best={key: value if math.isfinite(value) else None for key, value in best},
+        best={
+            key: value if math.isfinite(value) else None
+            for key, value in checkpoints.best_metrics.items()
+            if key.split("/")[1] in module.tasks.names  # not those of segments
+        },
         rows_per_s=stopwatch.rows_per_s(encoders.num_rows, config.train.batch_size),
-        epochs=trainer.current_epoch,
+        epochs=math.ceil(trainer.global_step / trainer.num_training_batches),
     )
 
 
@@ -199,7 +202,7 @@ class _Stopwatch(Callback):
             self._since = None
 
     def rows_per_s(self, num_rows: int, batch_size: int) -> float:
-        rows = sum(min(batch_size, num_rows - k * batch_size) for k in self.steps)
+        rows = sum(max(0, min(batch_size, num_rows - k * batch_size)) for k in self.steps)
         return rows / self.seconds if self.seconds > 0 else 0.0
 
 

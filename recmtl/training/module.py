@@ -187,8 +187,9 @@ class MultiTaskModule(pl.LightningModule):
         return terms.total * _world_size()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the mean losses since they were last logged, every `log_every_n_steps`."""
-        if (self.trainer.global_step) % self.trainer.log_every_n_steps != 0:
+        """Log the mean losses since they were last logged: every `log_every_n_steps`, and at the end of an epoch."""
+        is_last = batch_idx + 1 == self.trainer.num_training_batches
+        if not is_last and self.trainer.global_step % self.trainer.log_every_n_steps != 0:
             return
         mean, self._logged = self._losses.since(self._logged)
         mean = _over_ranks(mean)
@@ -197,9 +198,9 @@ class MultiTaskModule(pl.LightningModule):
                 f"The loss is no longer a finite number at step {self.trainer.global_step:,}. Lower `train.lr` or"
                 " `train.embedding.lr`, or set `train.clip`."
             )
-        self.log("train/loss", mean[0], prog_bar=True, batch_size=1, rank_zero_only=True)
-        for name, value in zip(self.tasks.trained, mean[1:], strict=True):
-            self.log(f"train/{name}/loss", value, batch_size=1, rank_zero_only=True)
+        keys = ["train/loss", *(f"train/{name}/loss" for name in self.tasks.trained)]
+        for key, value in zip(keys, mean, strict=True):
+            self.log(key, value, prog_bar=key == "train/loss", batch_size=1)
 
     def recent_losses(self) -> dict[str, float]:
         """Mean loss of each task since the last call, estimated from this rank; waits for the device."""
@@ -254,7 +255,9 @@ class MultiTaskModule(pl.LightningModule):
             metrics = flat_metrics(found, stage)
         metrics = self.trainer.strategy.broadcast(metrics)
         for key, value in metrics.items():
-            self.log(key, torch.tensor(value, dtype=torch.float64), batch_size=1)
+            # Every rank has the same number; `max` leaves it as it is.
+            exact = torch.tensor(value, dtype=torch.float64, device=self.device)
+            self.log(key, exact, batch_size=1, reduce_fx="max", sync_dist=True)
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,9 @@ class TorchRecStrategy(DDPStrategy):
             for group in optimizer.param_groups
         ]
         tensors = self.tensors()
-        save(folder, tensors if complete else _without_optimizers(tensors), state)
+        with warnings.catch_warnings():  # torch's note about the class of sharded tensors
+            warnings.simplefilter("ignore", FutureWarning)
+            save(folder, tensors if complete else _without_optimizers(tensors), state)
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ tasks:
   - {name: cvr, label: buy, given: click}
   - {name: ctcvr, label: buy, product_of: [ctr, cvr]}
 tower: {kind: mmoe, num_experts: 2, expert_widths: [8], head_widths: [4]}
-train: {batch_size: 128, epochs: 2, lr: 0.01, seed: 3, embedding: {lr: 0.1}}
+train: {batch_size: 128, epochs: 2, lr: 0.01, seed: 3, monitor: ctr/auc, checkpoint_every_steps: 3, embedding: {lr: 0.1}}
 """
 
 

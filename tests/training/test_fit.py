@@ -1,0 +1,168 @@
+"""fit: a run from start to end, interrupted and continued."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from recmtl.checkpoint import load_full, read_index
+from recmtl.config import RunConfig, load_spec
+from recmtl.data import Encoders
+from recmtl.training import TrainResult, fit
+
+
+class At:
+    """A progress that does something once, when step number `step` or validation batch `batch` is done."""
+
+    def __init__(self, action: Callable[[], None], *, step: int = -1, batch: int = -1) -> None:
+        self.action, self.step, self.batch = action, step, batch
+
+    @contextmanager
+    def __call__(self, description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Any]:
+        self.unit = unit
+        yield self
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        if self.unit == "rows":
+            self.step -= 1
+        else:
+            self.batch -= 1
+        if (self.step if self.unit == "rows" else self.batch) == 0:
+            self.action()
+
+
+def valid_lines(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(key.startswith("valid/") for key in line)]
+
+
+def last_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_full(folder / "checkpoints" / str(read_index(folder / "checkpoints").last))
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    found, expected = last_tensors(ours), last_tensors(theirs)
+    assert found.keys() == expected.keys()
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+    assert valid_lines(ours) == valid_lines(theirs)
+
+
+@pytest.fixture(scope="module")
+def whole(config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs of ten steps that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    fit(config, encoders, data_dir=log_dir, folder=folder)
+    return folder
+
+
+def test_leaves_a_run_and_says_what_it_came_to(
+    config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    level = logging.getLogger("lightning.pytorch").level
+    result = fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert isinstance(result, TrainResult)
+    assert (result.run, result.epochs) == (tmp_path, 2)
+    assert result.rows_per_s > 0
+    assert result.best["valid/cvr/n"] == 265
+    assert not any("=" in key for key in result.best)
+    assert "item" in (tmp_path / "plan.txt").read_text()
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"index.json", "step-00000020"}
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("lightning.pytorch").level == level
+    assert not dist.is_initialized()
+
+
+def test_loss_decreases(whole: Path) -> None:
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("step", [1, 4, 9, 13])
+def test_interrupted_and_continued_equals_uninterrupted_pitfall_T40(
+    step: int, config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path, whole: Path
+) -> None:
+    number = signal.SIGTERM if step == 4 else signal.SIGINT
+    before = signal.getsignal(number)
+    stop = At(lambda: signal.raise_signal(number), step=step)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step}"):
+        fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=stop)
+    assert signal.getsignal(number) == before
+    assert read_index(tmp_path / "checkpoints").last == f"step-{step:08d}"
+    fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("where", [{"step": 10}, {"batch": 2}, {"batch": 7}])
+def test_interrupted_around_a_validation(
+    where: dict[str, int], config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path, whole: Path
+) -> None:
+    stop = At(lambda: signal.raise_signal(signal.SIGINT), **where)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step"):
+        fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=stop)
+    fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_continues_after_a_crash(
+    config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path, whole: Path
+) -> None:
+    def crash() -> None:
+        raise OSError("gone")
+
+    for step in (3, 5, 12):  # counted from where it goes on
+        with pytest.raises(OSError, match="gone"):
+            fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=At(crash, step=step))
+    fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_second_signal_does_not_wait(
+    config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path
+) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 0"):
+        fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=At(twice, step=2))
+
+
+def test_a_run_that_has_nothing_left_to_train_says_the_same(
+    config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path
+) -> None:
+    first = fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    again = fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert (again.best, again.epochs, again.rows_per_s) == (first.best, first.epochs, 0.0)
+
+
+def test_early_stopping_remembers_across_a_restart(encoders: Encoders, log_dir: Path, tmp_path: Path) -> None:
+    # A learning rate of next to nothing: the second and third epoch bring no better calibration than the first.
+    overrides = ["train.monitor=ctr/ece", "train.patience=2", "train.epochs=9", "train.embedding.lr=1e-30", "train.lr=1e-30"]
+    config = load_spec(log_dir / "spec.yaml", overrides)
+    stop = At(lambda: signal.raise_signal(signal.SIGINT), step=25)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 25"):
+        fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=stop)
+    result = fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert result.epochs == 3
+    index = read_index(tmp_path / "checkpoints")
+    assert (index.best, index.last) == ("step-00000010", "step-00000030")
+    assert fit(config, encoders, data_dir=log_dir, folder=tmp_path).epochs == 3
+
+
+def test_without_validation_the_last_checkpoint_is_the_best(
+    encoders: Encoders, log_dir: Path, tmp_path: Path
+) -> None:
+    config = load_spec(log_dir / "spec.yaml", ["data.valid=null", "train.monitor=null", "train.epochs=1"])
+    result = fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    assert result.best == {}
+    assert read_index(tmp_path / "checkpoints") == ("step-00000010", "step-00000010")
