@@ -23,7 +23,7 @@ class EmbeddingConfig:
     eps: float = 1e-8
     """Added to the root of the accumulated squares."""
     l2: float = 0.0
-    """Penalty l2/2 · |v|² on each looked-up vector v of a row, once per occurrence (a bag counts as its
+    """Penalty l2/2 · |v|² on each looked-up vector v of a row, once per occurrence (of a bag: the
     pooled vector)."""
     init_scale: float = 0.01
     """Initial weights are normal with this standard deviation; row 0 starts at zero."""

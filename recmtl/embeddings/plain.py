@@ -110,7 +110,7 @@ class PlainLookup(nn.Module):
         values_N1 = nnf.pad(
             column.values_N, (0, 1)
         )  # one value more, for the places that hold none
-        ids_BL = values_N1[torch.where(present_LB, index_LB, len(column.values_N)).T]
+        ids_BL = values_N1[torch.where(present_LB, index_LB, column.values_N.shape[0]).T]
         return nnf.embedding(ids_BL + first_row, self.get_buffer(group)) * present_LB.T.unsqueeze(2)
 
 

@@ -32,6 +32,13 @@ _USABLE = 0.8
 """Share of the memory that tables may fill."""
 
 
+LIMIT_FILES = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where a container's limit stands, in both versions of control groups."""
+
+
 def machine_memory_bytes() -> int:
     """Main memory that this process may use: the machine's, or its container's where that is less.
 
@@ -40,8 +47,7 @@ def machine_memory_bytes() -> int:
         True
     """
     total = int(psutil.virtual_memory().total)
-    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(limit_file)
+    for path in LIMIT_FILES:
         limit = path.read_text(encoding="ascii").strip() if path.is_file() else ""
         if limit.isdigit():
             total = min(total, int(limit))

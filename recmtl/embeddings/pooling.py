@@ -17,8 +17,8 @@ __all__ = ["finish_bag", "positions", "rows_of"]
 def rows_of(column: Ragged) -> Tensor:
     """Row number of each value, [N]."""
     lengths_B = column.lengths_B
-    rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
-    return rows_B.repeat_interleave(lengths_B, output_size=len(column.values_N))
+    rows_B = torch.arange(lengths_B.shape[0], device=lengths_B.device)
+    return rows_B.repeat_interleave(lengths_B, output_size=column.values_N.shape[0])
 
 
 def finish_bag(bag: BagFeature, column: Ragged, sum_BE: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def finish_bag(bag: BagFeature, column: Ragged, sum_BE: Tensor) -> Tensor:
         return sum_BE
     if column.weights_N is None:
         return sum_BE / column.lengths_B.clamp(min=1).unsqueeze(1)
-    zeros_B = column.weights_N.new_zeros(len(column.lengths_B))
+    zeros_B = column.weights_N.new_zeros(column.lengths_B.shape[0])
     total_B = zeros_B.index_add(0, rows_of(column), column.weights_N)
     is_zero_B = total_B == 0
     return sum_BE * ((~is_zero_B) / torch.where(is_zero_B, 1.0, total_B)).unsqueeze(1)

@@ -1,0 +1,56 @@
+"""Memory and plans. Plans of several ranks are in tests/distributed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from recmtl.embeddings.plan import agree, check_sharding, machine_memory_bytes, plan_in_words
+from recmtl.embeddings.tables import Table
+from recmtl.errors import SpecError
+
+
+def test_memory_is_that_of_the_machine_or_its_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    total = psutil.virtual_memory().total
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("recmtl.embeddings.plan.LIMIT_FILES", (limit,))
+    assert machine_memory_bytes() == total
+    limit.write_text("max\n")
+    assert machine_memory_bytes() == total
+    limit.write_text(f"{2**30}\n")
+    assert machine_memory_bytes() == 2**30
+
+
+@pytest.mark.usefixtures("gloo")
+def test_a_problem_of_this_rank_is_raised() -> None:
+    agree(None, "plan", what="plans")
+    with pytest.raises(SpecError, match="too large"):
+        agree(SpecError("too large"), "plan", what="plans")
+
+
+def test_every_unknown_table_is_named() -> None:
+    tables = [Table("user", 3, 4, ("user",)), Table("item", 3, 4, ("item",))]
+    check_sharding({"user": "row_wise"}, tables)
+    with pytest.raises(SpecError, match=r"`usr`, only `user`, `item`.*\n.*`ad`"):
+        check_sharding({"usr": "row_wise", "ad": "row_wise"}, tables)
+
+
+def test_words_are_sorted_by_size_and_aligned() -> None:
+    def part(sharding: str, *places: str) -> SimpleNamespace:
+        shards = [SimpleNamespace(placement=place) for place in places]
+        spec = SimpleNamespace(shards=shards)
+        return SimpleNamespace(sharding_type=sharding, compute_kernel="fused", sharding_spec=spec)
+
+    found = {"t0": part("table_wise", "rank:1/cpu"), "t1": part("row_wise", "rank:0", "rank:1")}
+    plan = SimpleNamespace(plan={"lookup.collection": found})
+    tables = {"t0": Table("ad", 10, 4, ()), "t1": Table("item_id", 2_000_000, 16, ())}
+    assert plan_in_words(plan, tables) == (
+        "table         rows  dim     MB  sharding    kernel  devices\n"
+        "item_id  2,000,000   16  128.0  row_wise    fused   rank:0, rank:1\n"
+        "ad              10    4    0.0  table_wise  fused   rank:1/cpu\n"
+    )
