@@ -15,10 +15,10 @@ from recmtl.towers.cgc import CGC, CGCConfig
 from recmtl.towers.esmm import ESMM, ESMMConfig
 from recmtl.towers.expert_bank import ExpertRef
 from recmtl.towers.inputs import InputDims, TaskSlot, TowerInput, task_slots
-from recmtl.towers.layers import Tower
 from recmtl.towers.mmoe import MMoE, MMoEConfig
 from recmtl.towers.ple import PLE, PLEConfig
 from recmtl.towers.shared_bottom import SharedBottom, SharedBottomConfig
+from recmtl.towers.tower import Tower
 
 __all__ = [
     "CGC",

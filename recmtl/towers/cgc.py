@@ -16,7 +16,8 @@ from torch import Tensor
 from recmtl.towers.expert_bank import ExpertRef
 from recmtl.towers.extraction import ExtractionLevel, check_extraction_sizes
 from recmtl.towers.inputs import InputDims, TaskSlot
-from recmtl.towers.layers import HeadBank, Tower
+from recmtl.towers.layers import HeadBank
+from recmtl.towers.tower import Tower
 
 __all__ = ["CGC", "CGCConfig"]
 

@@ -7,14 +7,14 @@ E = T * M + S all experts, G inputs, I and O a layer's input and output width, H
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ExpertBank", "ExpertRef", "uniform_"]
+__all__ = ["ExpertBank", "ExpertRef", "by_task", "uniform_"]
 
 
 class ExpertRef(NamedTuple):
@@ -144,12 +144,8 @@ class _ExpertLayer(nn.Module):
         self, in_dim: int, out_dim: int, tasks: Sequence[str], num_task: int, num_shared: int
     ) -> None:
         super().__init__()
-        self.task_weight = nn.ParameterDict(
-            {task: _hidden_weight(num_task, in_dim, out_dim) for task in tasks}
-        )
-        self.task_bias = nn.ParameterDict(
-            {task: nn.Parameter(torch.zeros(num_task, out_dim)) for task in tasks}
-        )
+        self.task_weight = by_task({t: _hidden_weight(num_task, in_dim, out_dim) for t in tasks})
+        self.task_bias = by_task({t: nn.Parameter(torch.zeros(num_task, out_dim)) for t in tasks})
         self.has_shared = num_shared > 0
         if self.has_shared:
             self.shared_weight = _hidden_weight(num_shared, in_dim, out_dim)
@@ -164,6 +160,17 @@ class _ExpertLayer(nn.Module):
         if len(weights) == 1:
             return weights[0], biases[0]
         return torch.cat(weights), torch.cat(biases)
+
+
+def by_task(parameters: Mapping[str, nn.Parameter]) -> nn.ParameterDict:
+    """Parameters under their tasks' names, in the order given.
+
+    `nn.ParameterDict` would sort a plain dict by name, so they are put in one by one.
+    """
+    kept = nn.ParameterDict()
+    for task, parameter in parameters.items():
+        kept[task] = parameter
+    return kept
 
 
 def uniform_(weight: Tensor, *, fan_in: int, gain: float = 1.0) -> nn.Parameter:

@@ -17,7 +17,8 @@ from recmtl._checks import (
     require_widths,
 )
 from recmtl.towers.expert_bank import ExpertBank, ExpertRef
-from recmtl.towers.layers import GateBank, expert_statistics, named_gates
+from recmtl.towers.layers import GateBank
+from recmtl.towers.tower import expert_statistics, named_gates
 
 __all__ = ["ExtractionLevel", "ExtractionSizes", "check_extraction_sizes"]
 

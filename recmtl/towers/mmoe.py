@@ -15,7 +15,8 @@ from torch import Tensor
 from recmtl._checks import require_fraction, require_not_empty, require_positive, require_widths
 from recmtl.towers.expert_bank import ExpertBank, ExpertRef
 from recmtl.towers.inputs import InputDims, TaskSlot
-from recmtl.towers.layers import GateBank, HeadBank, Tower, expert_statistics, named_gates
+from recmtl.towers.layers import GateBank, HeadBank
+from recmtl.towers.tower import Tower, expert_statistics, named_gates
 
 __all__ = ["MMoE", "MMoEConfig"]
 

@@ -17,7 +17,8 @@ from recmtl._checks import require_positive
 from recmtl.towers.expert_bank import ExpertRef
 from recmtl.towers.extraction import ExtractionLevel, check_extraction_sizes
 from recmtl.towers.inputs import InputDims, TaskSlot
-from recmtl.towers.layers import HeadBank, Tower
+from recmtl.towers.layers import HeadBank
+from recmtl.towers.tower import Tower
 
 __all__ = ["PLE", "PLEConfig"]
 
