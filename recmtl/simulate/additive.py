@@ -19,7 +19,7 @@ RIDGE = 1e-3
 
 
 def fit_additive(
-    columns: Sequence[Ints], prob_N: Floats, *, max_cycles: int = 100, tol: float = 1e-4
+    columns: Sequence[Ints], prob_N: Floats, *, max_cycles: int = 20, tol: float = 1e-3
 ) -> list[Floats]:
     r"""Fit a logistic model of main effects to known probabilities.
 

@@ -24,8 +24,8 @@ MIN_ROWS = 100
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SUMMARY = "simulation.json"
 ROW_GROUP_ROWS = 40_000
-ADDITIVE_ROWS = (100_000, 400_000)
-"""Fewest and most impressions that the additive models are fitted on."""
+FRESH_ROWS = (40_000, 1_600_000)
+"""Fewest and most impressions that the additive models are fitted on; else four times the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _summarise(
     """
     test = frame[first_test_row:]
     test_columns = _main_effects(Context(*(x_N[first_test_row:] for x_N in seen)))
-    num_fresh = min(max(frame.height, ADDITIVE_ROWS[0]), ADDITIVE_ROWS[1])
+    num_fresh = min(max(4 * frame.height, FRESH_ROWS[0]), FRESH_ROWS[1])
     fresh = draw_context(world, num_fresh, np.random.default_rng([seed, 2]))
     p_ctr_N, p_cvr_N = world.probs(fresh)
     truth_N = {"ctr": p_ctr_N, "cvr": p_cvr_N, "ctcvr": p_ctr_N * p_cvr_N}

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from recmtl import load_spec
+from recmtl._files import sha256_of
+from recmtl.errors import SpecError
+from recmtl.simulate import SimulationSummary, simulate
+
+PARTS = ("train", "valid", "test")
+TRUTH = {"p_ctr", "p_cvr", "conversion_potential"}
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> SimulationSummary:
+    return simulate(tmp_path_factory.mktemp("simulation") / "funnel", rows=60_000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def parts(summary: SimulationSummary) -> dict[str, pl.DataFrame]:
+    return {name: pl.read_parquet(summary.spec.parent / f"{name}.parquet") for name in PARTS}
+
+
+def test_rows_are_split_in_time(parts: dict[str, pl.DataFrame]) -> None:
+    assert [parts[name].height for name in PARTS] == [48_000, 6_000, 6_000]
+    assert pl.concat(parts.values())["timestamp"].is_sorted()
+
+
+def test_rates_are_those_of_a_funnel(
+    summary: SimulationSummary, parts: dict[str, pl.DataFrame]
+) -> None:
+    rows = pl.concat(parts.values())
+    clicks = rows.filter(pl.col("click") == 1)
+    assert summary.base_rates == pytest.approx(
+        {
+            "ctr": rows["click"].to_numpy().mean(),
+            "cvr": clicks["conversion"].to_numpy().mean(),
+            "ctcvr": rows["conversion"].to_numpy().mean(),
+        }
+    )
+    assert 0.05 < summary.base_rates["ctr"] < 0.15
+    assert 0.02 < summary.base_rates["cvr"] < 0.20
+
+
+def test_bayes_auc_agrees_with_scikit_learn(
+    summary: SimulationSummary, parts: dict[str, pl.DataFrame]
+) -> None:
+    test = parts["test"]
+    p_ctr_N, p_cvr_N = test["p_ctr"].to_numpy(), test["p_cvr"].to_numpy()
+    assert summary.bayes_auc == pytest.approx(
+        {
+            "ctr": roc_auc_score(test["click"], p_ctr_N),
+            "cvr": roc_auc_score(test["conversion_potential"], p_cvr_N),
+            "ctcvr": roc_auc_score(test["conversion"], p_ctr_N * p_cvr_N),
+        }
+    )
+
+
+def test_interactions_matter(summary: SimulationSummary) -> None:
+    for task, bayes in summary.bayes_auc.items():
+        additive = summary.additive_auc[task]
+        assert bayes is not None
+        assert additive is not None
+        assert bayes > additive + 0.05 > 0.6, task
+
+
+def test_the_spec_is_valid_and_holds_no_truth(
+    summary: SimulationSummary, parts: dict[str, pl.DataFrame]
+) -> None:
+    config = load_spec(summary.spec)
+    features = {feature.name for feature in config.features}
+    assert features < set(parts["train"].columns)
+    assert not features & (TRUTH | set(config.labels))
+    assert config.data.train == "train.parquet"
+    assert config.data.valid == "valid.parquet"
+
+
+def test_rows_and_seed_decide_everything(tmp_path: Path) -> None:
+    one, two = (simulate(tmp_path / name, rows=500, seed=3) for name in ("one", "two"))
+    assert one.base_rates == two.base_rates
+    assert one.bayes_auc == two.bayes_auc
+    for file in sorted(path.name for path in (tmp_path / "one").iterdir()):
+        assert sha256_of(tmp_path / "one" / file) == sha256_of(tmp_path / "two" / file), file
+    simulate(tmp_path / "two", rows=500, seed=4)
+    frames = [pl.read_parquet(tmp_path / name / "train.parquet") for name in ("one", "two")]
+    assert not np.array_equal(frames[0]["p_ctr"], frames[1]["p_ctr"])
+
+
+def test_the_summary_lies_beside_the_data(summary: SimulationSummary) -> None:
+    stored = json.loads((summary.spec.parent / "simulation.json").read_text())
+    assert stored == {**summary.to_dict(), "spec": "spec.yaml"}
+
+
+def test_wrong_arguments_are_reported_together(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"`rows` must be at least 100, got 9\.\n`seed` must be"):
+        simulate(tmp_path / "funnel", rows=9, seed=-1)
+    assert not (tmp_path / "funnel").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(SpecError, match=r"holds `thesis\.tex` and no simulation"):
+        simulate(tmp_path, rows=100)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    simulate(tmp_path, rows=100, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+    simulate(tmp_path, rows=100, seed=2)  # an earlier simulation may be replaced
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "funnel").touch()
+    with pytest.raises(SpecError, match=r"funnel is a file; name a folder"):
+        simulate(tmp_path / "funnel", rows=100)
