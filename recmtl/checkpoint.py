@@ -222,7 +222,10 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """One sha256 for all that a checkpoint holds: that of its ``files.json``."""
+    """One sha256 for all that a checkpoint holds: that of its ``files.json``.
+
+    Copies share it; saving equal tensors once more may give another one.
+    """
     _manifest(folder)
     return sha256_of(folder / _FILES)
 
@@ -326,6 +329,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"{path}: has format {manifest['format']}, this recmtl reads up to {FORMAT}. "
             "Upgrade recmtl to read it."
         )
+    for key in ("files", "tensors"):
+        if not isinstance(manifest.get(key), dict):
+            raise CheckpointError(f"{path}: was not written by recmtl, it has no `{key}`.")
     for name, recorded in manifest["files"].items():
         file = folder / name
         if not file.is_file():

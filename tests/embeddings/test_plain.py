@@ -1,4 +1,4 @@
-"""PlainLookup: inference with torch alone. Its agreement with ShardedLookup is in test_sharded.py."""
+"""PlainLookup: inference with torch alone. That it agrees with ShardedLookup: test_sharded.py."""
 
 from __future__ import annotations
 
