@@ -169,9 +169,15 @@ class ShardedLookup(nn.Module):
 
     def set_step(self, step: int) -> None:
         """Tell the kernels how many updates were made, after loading: Adam corrects by it."""
-        for module in self.collection.modules():
-            if hasattr(module, "set_optimizer_step") and hasattr(module, "iter"):
+        for module in self.kernels():
+            if hasattr(module, "iter"):
                 module.set_optimizer_step(step)
+
+    def kernels(self) -> list[Any]:
+        """The table-batched kernels of this rank, which `modules()` does not reach, once sharded."""
+        lookups = getattr(self.collection, "_lookups", ())
+        found = (module for lookup in lookups for module in lookup.modules())
+        return [module for module in found if hasattr(module, "set_optimizer_step")]
 
 
 class Sharded(NamedTuple):
