@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from recmtl.config import RunConfig, TrainConfig
-from recmtl.data import Encoders, Splits, TrainStreams, check_columns, open_splits
+from recmtl.data import Encoders, Splits, TrainStreams, check_columns, open_log, open_splits
 from recmtl.errors import SpecError
 from recmtl.spec import Spec
 from recmtl.training.loaders import TrainLoader, ValidLoader
@@ -69,16 +69,21 @@ class ClickLogDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> ValidLoader | list[ValidLoader]:
         """Batches of the validation rows, or nothing where the spec has none."""
         assert self.splits is not None
-        assert self.trainer is not None
         if self.splits.valid is None:
             return []
-        return ValidLoader(
-            self.splits.valid,
-            self.encoders,
-            batch_size=self._train_config.batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        batch_size = self._train_config.batch_size
+        return ValidLoader(self.splits.valid, self.encoders, batch_size=batch_size)
+
+    def loader(self, path: str | Path, *, batch_size: int = 4096) -> ValidLoader:
+        """Batches of other labelled rows, such as a final test: ``trainer.test(module, data.loader("test.parquet"))``.
+
+        Args:
+            path: file, folder or glob, relative to `data_dir`.
+            batch_size: rows of a global batch; it changes no number.
+        """
+        log = open_log(path, base=self.data_dir)
+        check_columns(log, self.config, labels=True)
+        return ValidLoader(log, self.encoders, batch_size=batch_size)
 
     @property
     def _train_config(self) -> TrainConfig:

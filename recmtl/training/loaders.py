@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import polars as pl
+import torch.distributed as dist
 
 from recmtl.batch import Batch
 from recmtl.data import Encoders, Log, batches_in_order
@@ -69,38 +70,35 @@ class TrainLoader:
 
 
 class ValidLoader:
-    """Validation batches in the order of the log, the same every time.
+    """Batches in the order of the log, the same every time.
+
+    Every process reads its share of each batch; shares are padded to equal size.
 
     Args:
-        log: the validation rows.
+        log: labelled rows.
         encoders: fitted on the training rows.
         batch_size: rows of a global batch.
-        rank: this process, which reads its share of each batch; shares are padded to equal size.
-        world_size: number of processes.
     """
 
-    def __init__(
-        self, log: Log, encoders: Encoders, *, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, log: Log, encoders: Encoders, *, batch_size: int) -> None:
         self._log = log
         self._encoders = encoders
         self._batch_size = batch_size
-        self._rank = rank
-        self._world_size = world_size
         self._columns: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return -(-self._log.num_rows // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        together = dist.is_initialized() and dist.get_world_size() > 1
         return batches_in_order(
             self._log,
             self._encoders,
             batch_size=self._batch_size,
             labels=True,
-            rank=self._rank,
-            world_size=self._world_size,
-            pad=self._world_size > 1,
+            rank=dist.get_rank() if together else 0,
+            world_size=dist.get_world_size() if together else 1,
+            pad=together,
         )
 
     def columns(self, names: Sequence[str]) -> pl.DataFrame | None:
