@@ -46,13 +46,17 @@ def train(
         CheckpointError: `out` holds an interrupted run of another spec or other data.
         MissingExtraError: TorchRec, FBGEMM or Lightning is missing or does not fit.
     """
+    import torch
+
     from recmtl.data import Encoders, open_splits
-    from recmtl.doctor import require_healthy, require_memory
+    from recmtl.doctor import encode_all, require_healthy, require_memory
+    from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run, discard
     from recmtl.training import fit
 
     config, data_dir = resolve(spec, data, overrides)
+    require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
     out = Path(out)
     splits = open_splits(config.data, data_dir)
     fingerprints = [splits.train.fingerprint, splits.valid.fingerprint if splits.valid else ""]
@@ -62,6 +66,8 @@ def train(
         require_healthy(config, splits)
         encoders = Encoders.fit(config, train=splits.train, progress=progress)
         require_memory(config, encoders)
+        if splits.valid is not None:
+            encode_all(encoders, splits.valid, progress=progress)
         if overwrite and out.exists():
             discard(out)
         run = Run.create(out, config, encoders, data_fingerprint=data_fingerprint)

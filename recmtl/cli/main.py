@@ -76,9 +76,8 @@ def main(args: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     try:
         with naming_the_extra(f"`recmtl {' '.join(arguments[:1])}`"):
-            _cli.main(arguments, prog_name="recmtl", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
+            code = _cli.main(arguments, prog_name="recmtl", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show(file=sys.stderr)
         sys.exit(2)

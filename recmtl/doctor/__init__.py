@@ -2,5 +2,6 @@
 
 from recmtl.doctor.examine import examine, require_healthy, require_memory
 from recmtl.doctor.findings import Finding
+from recmtl.doctor.values import encode_all
 
-__all__ = ["Finding", "examine", "require_healthy", "require_memory"]
+__all__ = ["Finding", "encode_all", "examine", "require_healthy", "require_memory"]

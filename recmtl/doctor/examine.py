@@ -9,9 +9,10 @@ import psutil
 
 from recmtl._torchrec import check_versions
 from recmtl.config import RunConfig, load_spec
-from recmtl.data import EncodeCounts, Encoders, Log, Splits, check_columns, open_splits
+from recmtl.data import Encoders, Log, Splits, check_columns, open_splits
 from recmtl.doctor.findings import Finding, by_severity, from_error, raise_errors
-from recmtl.doctor.leakage import find_leaks, sample
+from recmtl.doctor.leakage import find_leaks
+from recmtl.doctor.values import encode_all
 from recmtl.embeddings import layout
 from recmtl.errors import DataError, RecMTLError, SpecError
 from recmtl.run import versions
@@ -105,7 +106,7 @@ def _encoded(config: RunConfig, splits: Splits) -> list[Finding]:
     findings = _labels(config, encoders)
     findings += _memory(config, encoders)
     if splits.valid is not None:
-        findings += _unknown(config, encoders, splits.valid)
+        findings += _unknown(encoders, splits.valid)
     return findings
 
 
@@ -152,18 +153,19 @@ def _memory(config: RunConfig, encoders: Encoders) -> list[Finding]:
     return [Finding("info", "memory", text)]
 
 
-def _unknown(config: RunConfig, encoders: Encoders, valid: Log) -> list[Finding]:
-    counts = EncodeCounts()
-    frame = sample(valid, encoders.columns(labels=True))
-    findings = _caught(lambda: encoders.encode(frame, labels=True, counts=counts))
-    for name, counted in counts.to_dict().items():
-        share = counted["oov"] / counted["values"] if counted["values"] else 0.0
+def _unknown(encoders: Encoders, valid: Log) -> list[Finding]:
+    try:
+        counts = encode_all(encoders, valid)
+    except RecMTLError as error:
+        return from_error(error)
+    findings = []
+    for name, counted in counts.features.items():
+        share = counted.oov / counted.values if counted.values else 0.0
+        what = f"{100 * share:.2f} % of the validation values are out-of-vocabulary."
         if share > _MANY_UNKNOWN:
-            what = f"{100 * share:.1f} % of the validation values are out-of-vocabulary."
             advice = "Lower `vocab.min_count`, use `hash`, or check that both come from one source."
             findings.append(Finding("warning", f"feature `{name}`", what, advice))
-        elif counted["oov"]:
-            what = f"{100 * share:.2f} % of the validation values are out-of-vocabulary."
+        elif counted.oov:
             findings.append(Finding("info", f"feature `{name}`", what))
     return findings
 

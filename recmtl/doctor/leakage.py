@@ -62,10 +62,10 @@ def sample(log: Log, columns: list[str]) -> pl.DataFrame:
 
 def _population(frame: pl.DataFrame, task: Task) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     label = frame[task.label].cast(pl.Float64)
-    seen = label.is_not_null()
+    seen = label.is_in([0.0, 1.0]).fill_null(value=False)  # any other label is an error elsewhere
     if task.given is not None:
         seen &= frame[task.given].cast(pl.Float64).fill_null(0.0) == 1.0
-    return label.fill_null(0.0).to_numpy(), seen.to_numpy()
+    return label.fill_nan(None).fill_null(0.0).to_numpy(), seen.to_numpy()
 
 
 def _enough(labels_N: NDArray[np.float64], rows_N: NDArray[np.bool_]) -> bool:
