@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recmtl.metrics.calibration import ece, logloss, ne, pcoc
 from recmtl.metrics.curves import Histogram, Reliability, reliability_bins, score_histogram
-from recmtl.metrics.ranking import GroupedAUC, auc, gauc
+from recmtl.metrics.ranking import GroupedAUC, auc, gauc, group_codes
 from recmtl.metrics.regression import mae, rmse
 from recmtl.metrics.table import segment_metrics, task_metrics
 
@@ -15,6 +15,7 @@ __all__ = [
     "auc",
     "ece",
     "gauc",
+    "group_codes",
     "logloss",
     "mae",
     "ne",

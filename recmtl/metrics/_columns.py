@@ -47,14 +47,14 @@ def columns(
     """Check the columns of a metric and drop the rows of weight 0.
 
     Args:
-        predictions: scores, logits, probabilities or numbers; never NaN.
-        labels: outcomes; never NaN.
+        predictions: scores, logits, probabilities or numbers; finite.
+        labels: outcomes; finite.
         weights: sample weights of at least 0.
         binary: whether labels must be 0 or 1.
         probs: whether predictions must lie in [0, 1].
 
     Raises:
-        ValueError: a column of another length, a NaN, a label or probability out of its range.
+        ValueError: a column of another length, a NaN or inf, a label or probability out of its range.
     """
     prediction_N = np.asarray(predictions)
     if prediction_N.dtype.kind != "f" or prediction_N.dtype.itemsize < 4:
@@ -82,7 +82,7 @@ def columns(
     if probs:
         _require((prediction_N >= 0) & (prediction_N <= 1), prediction_N, "probs", "in [0, 1]")
     else:
-        _require(~np.isnan(prediction_N), prediction_N, "predictions", "numbers")
+        _require(np.isfinite(prediction_N), prediction_N, "predictions", "finite numbers")
     if binary:
         _require((label_N == 0) | (label_N == 1), label_N, "labels", "0 or 1")
     else:

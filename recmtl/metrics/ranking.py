@@ -19,7 +19,7 @@ from recmtl.metrics._columns import (
     tie_table,
 )
 
-__all__ = ["GroupedAUC", "auc", "auc_of", "gauc", "gauc_of"]
+__all__ = ["GroupedAUC", "auc", "auc_of", "gauc", "gauc_of", "group_codes"]
 
 
 def auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float | None:
@@ -97,7 +97,7 @@ def gauc(
 
 def gauc_of(rows: Columns, order_N: NDArray[np.intp], groups: ArrayLike) -> GroupedAUC:
     """GAUC of checked columns in a known order by score; `groups` has all rows given."""
-    key_N = _sortable(groups)
+    key_N = group_codes(groups)
     shape = rows.labels.shape if rows.kept is None else rows.kept.shape
     if key_N.shape != shape:
         raise ValueError(
@@ -131,8 +131,21 @@ def gauc_of(rows: Columns, order_N: NDArray[np.intp], groups: ArrayLike) -> Grou
     return GroupedAUC(value, count, len(defined_G) - count)
 
 
-def _sortable(groups: ArrayLike) -> NDArray[Any]:
-    """The keys, or a number for each where the keys cannot be compared quickly or at all."""
+def group_codes(groups: ArrayLike) -> NDArray[Any]:
+    """Keys that sort quickly: numbers and times as they are, a number for each string or object.
+
+    `gauc` does it for itself; do it once where many tasks and segments share a column of strings.
+
+    Args:
+        groups: key of each row.
+
+    Returns:
+        One key for each row, equal where the keys given are equal.
+
+    Example:
+        >>> group_codes(["b", "a", "b"])
+        array([0, 1, 0])
+    """
     key_N = np.asarray(groups)
     if key_N.dtype.kind in "biufmM":
         return key_N

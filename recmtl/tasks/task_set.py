@@ -1,7 +1,7 @@
 """TaskSet: who is observed where, what trains whom, and what a tower's logits say. Torch only.
 
-Shape letters: B rows, T tasks, H heads (tasks with a logit of their own), P products, K label
-columns.
+Shape letters: B rows, T tasks, H heads (tasks with a logit of their own), P products,
+F factors of a product, K label columns.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class TaskSet(nn.Module):
     _always_T: Tensor
     _carries_T: Tensor
     _weight_T: Tensor
-    _factor_PH: Tensor
+    _factor_PF: Tensor
+    _real_PF: Tensor
     _number_H: Tensor
     _mean_H: Tensor
     _std_H: Tensor
@@ -138,11 +139,10 @@ class TaskSet(nn.Module):
         self._has_product_loss = any(name in carries for name in self.factors)
         self._has_numbers = any(t.kind == "regression" for t in heads)
         column = {label: k for k, label in enumerate(self.labels)}
-        factors = [
-            [head in self.factors[name] for head in self.heads]
-            for name in self._order
-            if name in self.factors
-        ]
+        head = {name: h for h, name in enumerate(self.heads)}
+        factors = [[head[f] for f in self.factors[n]] for n in self._order if n in self.factors]
+        longest = max(map(len, factors), default=0)
+        self._is_padded = any(len(f) < longest for f in factors)
 
         def keep(name: str, values: object, dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
@@ -152,7 +152,8 @@ class TaskSet(nn.Module):
         keep("_always_T", [t.given is None for t in tasks], torch.bool)
         keep("_carries_T", [t.name in carries for t in tasks], torch.bool)
         keep("_weight_T", [t.weight for t in tasks], torch.float64)
-        keep("_factor_PH", factors, torch.bool)
+        keep("_factor_PF", [f + [0] * (longest - len(f)) for f in factors], torch.int64)
+        keep("_real_PF", [[k < len(f) for k in range(longest)] for f in factors], torch.bool)
         keep("_number_H", [t.kind == "regression" for t in heads], torch.bool)
         keep("_mean_H", [t.mean for t in heads], torch.float64)
         keep("_std_H", [t.std for t in heads], torch.float64)
@@ -253,13 +254,21 @@ class TaskSet(nn.Module):
             )
             nll_BH = torch.where(self._number_H, squared_error(z_BH, standard_BH), nll_BH)
         if self._has_product_loss:
-            nll_BP = product_nll(z_BH.unsqueeze(1), target_BP, self._factor_PH)
+            nll_BP = product_nll(z_BH[:, self._factor_PF], target_BP, self._mask_PF())
         else:
             nll_BP = torch.zeros_like(target_BP, dtype=z_BH.dtype)
         return torch.cat([nll_BH, nll_BP], dim=1)
 
-    def _of_products(self, function: Callable[[Tensor, Tensor], Tensor], z_BH: Tensor) -> Tensor:
-        return function(z_BH.unsqueeze(1), self._factor_PH) if self.factors else z_BH[:, :0]
+    def _of_products(
+        self, function: Callable[[Tensor, Tensor | None], Tensor], z_BH: Tensor
+    ) -> Tensor:
+        if not self.factors:
+            return z_BH[:, :0]
+        return function(z_BH[:, self._factor_PF], self._mask_PF())
+
+    def _mask_PF(self) -> Tensor | None:
+        """Which factors are real and not padding, None if all products have equally many."""
+        return self._real_PF if self._is_padded else None
 
     def _outputs(self, z_BH: Tensor, head_BH: Tensor, product_BP: Tensor) -> Tensor:
         """One column for each task, in the order of `names`; regressions in their label's unit."""

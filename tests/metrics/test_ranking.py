@@ -113,7 +113,7 @@ def test_ranks_of_long_columns_stay_exact() -> None:
     [
         (
             ([0.1, np.nan], [0, 1]),
-            r"`predictions` must be numbers, got nan in row 1 \(1 such rows\)",
+            r"`predictions` must be finite numbers, got nan in row 1 \(1 such rows\)",
         ),
         (([0.1, 0.2], [0, 2]), r"`labels` must be 0 or 1, got 2\.0 in row 1 \(1 such rows\)"),
         (([0.1, 0.2], [0, np.nan]), r"`labels` must be 0 or 1, got nan in row 1"),
