@@ -54,7 +54,7 @@ def columns(
         probs: whether predictions must lie in [0, 1].
 
     Raises:
-        ValueError: a column of another length, a NaN or inf, a label or probability out of its range.
+        ValueError: a column of another length, a NaN or inf, a value out of its range.
     """
     prediction_N = np.asarray(predictions)
     if prediction_N.dtype.kind != "f" or prediction_N.dtype.itemsize < 4:
