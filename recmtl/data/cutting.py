@@ -38,9 +38,8 @@ def pad_to(batch: Batch, size: int) -> Batch:
 
     Example:
         >>> import torch
-        >>> one, rows = torch.ones(1), torch.zeros(1).long()
-        >>> batch = Batch(torch.ones(2, 1).long(), torch.ones(0, 1), {}, {}, one[:, None], one,
-        rows)
+        >>> ids, dense, weight = torch.ones(2, 1).long(), torch.ones(0, 1), torch.ones(1)
+        >>> batch = Batch(ids, dense, {}, {}, torch.ones(1, 1), weight, torch.zeros(1).long())
         >>> padded = pad_to(batch, 3)
         >>> padded.rows_B, padded.weight_B
         (tensor([ 0, -1, -1]), tensor([1., 0., 0.]))

@@ -21,11 +21,11 @@ from recmtl.data import store
 from recmtl.data.columns import needed_columns
 from recmtl.data.counts import EncodeCounts
 from recmtl.data.dense import normalise, read_dense
-from recmtl.data.dtypes import family, is_list
+from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.fit import Fitted, fit, null_problem
 from recmtl.data.labels import Population, label_problems, read_labels, read_weight
 from recmtl.data.lists import FlatList, cut, flatten, flatten_weights
-from recmtl.data.mappers import VocabMapper
+from recmtl.data.mappers import IdFamily, VocabMapper, fits, wrong_family
 from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
 from recmtl.data.scan import Log
@@ -34,6 +34,8 @@ from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
 
 __all__ = ["Encoders"]
+
+_MAX_PIECE_ROWS = 1 << 17
 
 
 class Encoders:
@@ -71,6 +73,9 @@ class Encoders:
         sparse = {feature.name: feature for feature in fitted.spec.sparse}
         self._single = [sparse[name] for name in fitted.single]
         self._bags = [sparse[name] for name in fitted.bags]
+        features: list[SparseFeature | SequenceFeature] = [*self.spec.sparse, *self.spec.sequences]
+        self._id_columns = {f.name: self.spec.table_of(f) for f in features}
+        self._lists = {*self.bags, *(f.name for f in self.spec.sequences)}
 
     @classmethod
     def fit(
@@ -112,6 +117,12 @@ class Encoders:
     def columns(self, *, labels: bool) -> list[str]:
         """Columns that `encode` needs."""
         return needed_columns(self.spec, labels=labels)
+
+    @property
+    def piece_rows(self) -> int:
+        """Rows that are read and encoded at a time, so that they take a small part of the budget."""
+        raw_bytes = 4 * self.row_bytes + 64
+        return int(min(max(self.spec.data.memory_bytes / 8 / raw_bytes, 256), _MAX_PIECE_ROWS))
 
     @property
     def row_format(self) -> RowFormat:
@@ -181,24 +192,39 @@ class Encoders:
             for column in self.columns(labels=labels)
             if column not in schema
         ]
-        lists = {*self.bags, *(feature.name for feature in self.spec.sequences)}
-        for name in (*self.single, *lists):
-            dtype = schema.get(name, pl.Null())
-            if family(dtype) != "null" and is_list(dtype) != (name in lists):
-                fitted = "lists" if name in lists else "single values"
+        for name, table in self._id_columns.items():
+            expected = self._fitted.mappers[table].family
+            problems += _id_problems(name, schema.get(name), expected, in_lists=name in self._lists)
+        numbers = [(feature.name, "dense features are") for feature in self.spec.dense]
+        if labels:
+            numbers += [(column, "labels are") for column in self.labels]
+            weight = self.spec.data.weight
+            numbers += [] if weight is None else [(weight, "sample weights are")]
+        for column, words in numbers:
+            dtype = schema.get(column, pl.Null())
+            if is_list(dtype) or family(dtype) not in ("int", "float", "null"):
+                problems.append(f"column `{column}` is {dtype}, but {words} numbers. Cast it.")
+        for feature in self._bags:
+            dtype = schema.get(feature.weights or "", pl.Null())
+            if family(inner(dtype)) not in ("int", "float", "null"):
                 problems.append(
-                    f"column `{name}` is {dtype}, but it was fitted on {fitted}. Write it as in "
-                    "training."
-                )
-        for feature in self.spec.dense:
-            dtype = schema.get(feature.name, pl.Null())
-            if family(dtype) not in ("int", "float", "null"):
-                problems.append(
-                    f"column `{feature.name}` is {dtype}, the spec says dense (Float32). Write it "
-                    "as a number."
+                    f"column `{feature.weights}` is {dtype}, but weights are a list of numbers."
                 )
         if problems:
             raise DataError.all_of(problems)
+
+
+def _id_problems(
+    column: str, dtype: pl.DataType | None, expected: IdFamily, *, in_lists: bool
+) -> list[str]:
+    if dtype is None or family(dtype) == "null":
+        return []
+    if is_list(dtype) != in_lists:
+        fitted = "lists" if in_lists else "single values"
+        return [
+            f"column `{column}` is {dtype}, but it was fitted on {fitted}. Write it as in training."
+        ]
+    return [] if fits(inner(dtype), expected) else [wrong_family(column, dtype, expected)]
 
 
 class _Encoding:

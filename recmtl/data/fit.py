@@ -34,7 +34,7 @@ __all__ = ["SAMPLE_ROWS", "Fitted", "fit"]
 
 SAMPLE_ROWS = 1_000_000
 """Training rows that quantiles are taken from."""
-_PIECE_ROWS = 1 << 18
+_FIRST_ROWS, _MAX_ROWS = 1 << 12, 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,15 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
     check_columns(log, spec, labels=True)
     run = _Run(spec, log)
     columns = needed_columns(spec, labels=True)
-    rows = max(1024, min(_PIECE_ROWS, spec.data.memory_bytes // (64 * len(columns))))
+    start, rows = 0, _FIRST_ROWS
     with silent_if_none(progress)("fit encoders", log.num_rows, "rows") as bar:
-        for start in range(0, log.num_rows, rows):
+        while start < log.num_rows:
             frame = log.read(columns, start, start + rows)
             run.add(frame, start)
             bar.advance(frame.height)
+            start += frame.height
+            row_bytes = frame.estimated_size() / frame.height
+            rows = int(min(max(spec.data.memory_bytes / (16 * row_bytes), 256), _MAX_ROWS))
     return run.finish()
 
 

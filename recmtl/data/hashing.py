@@ -68,7 +68,7 @@ def permutation(size: int, *key: int) -> NDArray[np.int64]:
 
     Example:
         >>> permutation(5, 0, 1), permutation(5, 0, 2)
-        (array([3, 2, 4, 1, 0]), array([4, 2, 3, 0, 1]))
+        (array([0, 4, 3, 2, 1]), array([1, 2, 3, 0, 4]))
     """
     counters = np.arange(size, dtype=np.uint64) * _GAMMA + np.uint64(combine(*key))
     return np.argsort(splitmix64(counters))

@@ -17,8 +17,6 @@ from recmtl.errors import DataError, SpecError
 
 __all__ = ["batches_in_order"]
 
-_PIECE_ROWS = 1 << 16
-
 
 def batches_in_order(
     log_or_frame: Log | pl.DataFrame,
@@ -65,7 +63,7 @@ def batches_in_order(
     share = batch_size // world_size
 
     def batches() -> Iterator[Batch]:
-        piece_rows = max(_PIECE_ROWS // batch_size, 1) * batch_size
+        piece_rows = max(encoders.piece_rows // batch_size, 1) * batch_size
         total = log_or_frame.num_rows if isinstance(log_or_frame, Log) else log_or_frame.height
         for start in range(start_row, total, piece_rows):
             stop = min(start + piece_rows, total)

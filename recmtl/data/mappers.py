@@ -145,14 +145,21 @@ def as_ids(values: pl.Series, expected: IdFamily) -> pl.Series:
     Raises:
         DataError: values of the other family.
     """
-    found = family(values.dtype)
-    if found == "null":
-        return values.cast(pl.Int64 if expected == "int" else pl.String)
-    if found != expected:
-        words = {"int": "integers", "string": "strings"}[expected]
-        raise DataError(
-            f"column `{values.name}` is {normal(values.dtype)}, but it was fitted on {words}. Cast "
-            "it to "
-            f"{'Int64' if expected == 'int' else 'String'}."
-        )
-    return as_int64(values) if expected == "int" else values.cast(pl.String)
+    if not fits(values.dtype, expected):
+        raise DataError(wrong_family(values.name, values.dtype, expected))
+    if expected == "string" or family(values.dtype) == "null":
+        return values.cast(pl.String if expected == "string" else pl.Int64)
+    return as_int64(values)
+
+
+def fits(dtype: pl.DataType, expected: IdFamily) -> bool:
+    """Whether values of a type are of the family that a table was fitted on."""
+    found = family(dtype)
+    return found in {expected, "null"} or (expected == "number" and found in {"int", "float"})
+
+
+def wrong_family(column: str, dtype: pl.DataType, expected: IdFamily) -> str:
+    """The sentence about a column whose values are not of the family its table was fitted on."""
+    words = {"int": "integers", "string": "strings", "number": "numbers"}[expected]
+    cast = {"int": "Int64", "string": "String", "number": "Float64"}[expected]
+    return f"column `{column}` is {normal(dtype)}, but it was fitted on {words}. Cast it to {cast}."

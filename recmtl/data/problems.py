@@ -29,8 +29,8 @@ class Tally:
 
     Example:
         >>> tally = Tally()
-        >>> tally.add([Problem("age", "null", 2, "values are null."), Problem("age", "null", 3,
-        "values are null.")])
+        >>> tally.add([Problem("age", "null", 2, "values are null.")])
+        >>> tally.add([Problem("age", "null", 3, "values are null.")])
         >>> tally.messages("log.parquet")
         ['log.parquet: column `age`: 5 values are null.']
     """

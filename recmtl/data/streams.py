@@ -19,8 +19,6 @@ from recmtl.errors import DataError, SpecError
 
 __all__ = ["TrainStreams", "encode_rows"]
 
-_PIECE_ROWS = 1 << 17
-
 
 class TrainStreams:
     """This rank's rows of the global batches of any epoch.
@@ -124,7 +122,11 @@ class TrainStreams:
         ]
         for _ in range(start, self.num_batches):
             parts = [part for stream in streams for part in stream.take(self.plan.share)]
-            yield to_batch(parts, self.encoders.row_format)
+            yield to_batch(parts, self.encoders.row_format) if parts else self._no_rows()
+
+    def _no_rows(self) -> Batch:
+        frame = self.log.read(self.encoders.columns(labels=True), 0, 0)
+        return self.encoders.encode(frame, labels=True)
 
 
 class _Stream:
@@ -147,15 +149,13 @@ class _Stream:
         self.shuffled: NDArray[np.int64] = np.empty(0, np.int64)
 
     def take(self, count: int) -> Iterator[Gathered]:
-        """The next `count` rows, or those that are left, in parts: at least one, maybe empty."""
+        """The next `count` rows, or as many as are left, in parts."""
         stop = min(self.place + count, self.num_rows)
-        while True:
-            pool, rows = self._around(min(self.place, self.num_rows - 1))
-            chosen = self.shuffled[self.place - rows.start : max(stop - rows.start, 0)]
+        while self.place < stop:
+            pool, rows = self._around(self.place)
+            chosen = self.shuffled[self.place - rows.start : stop - rows.start]
             yield pool.gather(torch.from_numpy(chosen))
             self.place += len(chosen)
-            if self.place >= stop:
-                return
 
     def _around(self, place: int) -> tuple[Pool, PoolRows]:
         rows, pool = self.rows, self.pool
@@ -179,8 +179,8 @@ def encode_rows(log: Log, encoders: Encoders, start: int, stop: int) -> Batch:
 
 def _load(log: Log, encoders: Encoders, ranges: tuple[tuple[int, int], ...]) -> Pool:
     parts = (
-        encode_rows(log, encoders, low, min(low + _PIECE_ROWS, stop))
+        encode_rows(log, encoders, low, min(low + encoders.piece_rows, stop))
         for start, stop in ranges
-        for low in range(start, stop, _PIECE_ROWS)
+        for low in range(start, stop, encoders.piece_rows)
     )
     return Pool(parts, sum(stop - start for start, stop in ranges), encoders.row_format)
