@@ -168,14 +168,6 @@ class TowerInputs(nn.Module):
         if unknown := self.requires - {"fields", "sequences", "target"}:
             listed = ", ".join(f"`{name}`" for name in sorted(unknown))
             problems.append(f"tower: `{tower}` requires {listed}, which a spec cannot give yet.")
-        if self._apart:
-            problems += [
-                f"features: sequences of behaviour `{behaviour}` are aligned, but their `max_len` "
-                f"differ: {', '.join(f'`{n}` {self._max_len[n]}' for n in names)}. "
-                "Give them one `max_len`."
-                for behaviour, names in self._behaviours.items()
-                if len({self._max_len[name] for name in names}) > 1
-            ]
         if problems:
             raise SpecError.all_of(problems)
 

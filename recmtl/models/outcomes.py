@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from recmtl.metrics import segment_metrics, task_metrics
+from recmtl.metrics import group_codes, segment_metrics, task_metrics
 from recmtl.tasks import TaskSet
 
 __all__ = ["outcome_metrics"]
@@ -52,12 +52,13 @@ def outcome_metrics(
         "segments": {column: {} for column in segments or {}},
     }
     kinds = {task.name: task.kind for task in tasks.tasks}
+    keys_B = None if groups is None else group_codes(groups)
     columns = {column: np.asarray(values) for column, values in (segments or {}).items()}
     for t, name in enumerate(tasks.names):
         about: dict[str, Any] = {
             "observed": observed_BT[:, t],
             "weights": weights,
-            "groups": groups,
+            "groups": keys_B,
             "logits": kinds[name] == "binary",
         }
         kind, outcome = kinds[name], (odds_BT[:, t], target_BT[:, t])
