@@ -55,7 +55,7 @@ def evaluate(
     elif _is_rows(data):
         frame, _ = to_polars(data)
         _require([*scorer.encoders.columns(labels=True), *wanted], frame.columns, "data")
-        aside = frame.select(dict.fromkeys(wanted))
+        aside = frame.select(list(dict.fromkeys(wanted)))
         batches, total = [scorer.encoders.encode(frame, labels=True)], frame.height
     else:
         batches, aside, segments, total = data, pl.DataFrame(), (), 0

@@ -1,0 +1,127 @@
+"""BatchScorer: the same scores for every kind of frame, in every process, in any cut of rows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+from recmtl.errors import CheckpointError, DataError
+from recmtl.scoring import BatchScorer
+
+WITHOUT_TRAINING = """
+import sys
+for name in ("torchrec", "fbgemm_gpu", "lightning"):
+    sys.modules[name] = None  # an import of it fails
+import polars as pl
+from recmtl import BatchScorer
+BatchScorer({run!r})(pl.read_parquet({data!r})).write_parquet({out!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def test_rows(funnel: Path) -> pl.DataFrame:
+    return pl.read_parquet(funnel / "test.parquet")
+
+
+@pytest.fixture(scope="module")
+def scorer(run: Path) -> BatchScorer:
+    return BatchScorer(run)
+
+
+def test_columns_are_the_kept_ones_and_one_a_task(
+    scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    scores = scorer(test_rows)
+    assert scores.columns == ["user_id", "item_id", "probs_ctr", "probs_cvr", "probs_ctcvr"]
+    assert scores.select("user_id", "item_id").equals(test_rows.select("user_id", "item_id"))
+    assert set(scores.dtypes[2:]) == {pl.Float32}
+    product = scores["probs_ctr"].cast(pl.Float64) * scores["probs_cvr"]
+    np.testing.assert_allclose(scores["probs_ctcvr"], product, rtol=1e-6)
+
+
+def test_pandas_pyarrow_and_polars_agree_and_are_answered_in_kind(
+    scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    expected = scorer(test_rows)
+    table = test_rows.to_arrow()
+    frame = scorer(test_rows.to_pandas())
+    assert isinstance(frame, pd.DataFrame)
+    assert_frame_equal(pl.from_pandas(frame), expected, check_dtypes=False)
+    assert isinstance(scorer(table), pa.Table)
+    assert_frame_equal(pl.DataFrame(scorer(table)), expected)
+    batch = scorer(table.combine_chunks().to_batches()[0])
+    assert isinstance(batch, pa.RecordBatch)
+    assert_frame_equal(pl.DataFrame(pl.from_arrow(batch)), expected)
+
+
+def test_other_cuts_of_the_rows_give_the_same_scores(
+    scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    whole = scorer(test_rows)
+    pieces = pl.concat([scorer(test_rows[i : i + 7]) for i in range(0, 70, 7)])
+    assert_frame_equal(pieces, whole.head(70), rel_tol=0, abs_tol=1e-6)
+
+
+def test_an_empty_frame_has_no_scores(scorer: BatchScorer, test_rows: pl.DataFrame) -> None:
+    empty = scorer(test_rows.head(0))
+    assert empty.height == 0
+    assert empty.columns == scorer(test_rows.head(1)).columns
+
+
+def test_it_is_pickled_by_its_path_and_options(run: Path, test_rows: pl.DataFrame) -> None:
+    scorer = BatchScorer(run, keep=["item_id"])
+    expected = scorer(test_rows)
+    sent = pickle.dumps(scorer)
+    assert len(sent) < 1_000
+    assert pickle.loads(sent)(test_rows).equals(expected)
+
+
+@pytest.mark.multiprocess
+def test_a_worker_process_gives_the_same_scores(run: Path, test_rows: pl.DataFrame) -> None:
+    scorer = BatchScorer(run)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (scores,) = pool.map(scorer, [test_rows])
+    assert scores.equals(scorer(test_rows))
+
+
+def test_scoring_needs_neither_torchrec_nor_fbgemm_nor_lightning(
+    run: Path, funnel: Path, scorer: BatchScorer, test_rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.parquet"
+    code = WITHOUT_TRAINING.format(run=str(run), data=str(funnel / "test.parquet"), out=str(out))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_frame_equal(pl.read_parquet(out), scorer(test_rows), rel_tol=0, abs_tol=1e-6)
+
+
+def test_columns_that_are_missing_are_all_named(
+    scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    with pytest.raises(DataError, match=r"`price`") as error:
+        scorer(test_rows.drop("price", "brand"))
+    assert "`brand`" in str(error.value)
+
+
+def test_a_column_to_keep_that_is_missing_is_named(run: Path, test_rows: pl.DataFrame) -> None:
+    with pytest.raises(DataError, match=r"`nothing`"):
+        BatchScorer(run, keep=["nothing"])(test_rows)
+
+
+def test_rows_of_another_type_are_refused(scorer: BatchScorer) -> None:
+    with pytest.raises(DataError, match="rows are a list"):
+        scorer([1, 2])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a run folder"):
+        BatchScorer(tmp_path)

@@ -1,0 +1,140 @@
+"""score: rows out equal rows in, in order; a killed call is continued to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from recmtl.errors import CheckpointError, SpecError
+from recmtl.scoring import BatchScorer, score, writer
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(writer, "PART_ROWS", 100)
+    return 100
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("part-*.parquet"))}
+
+
+def test_parts_hold_all_rows_in_order(
+    run: Path, funnel: Path, tmp_path: Path, small_parts: int
+) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet")
+    result = score(run, funnel / "test.parquet", tmp_path / "scores")
+    assert (result.rows, result.parts) == (rows.height, -(-rows.height // small_parts))
+    names = [f"part-{p:05d}.parquet" for p in range(result.parts)]
+    assert list(parts(tmp_path / "scores")) == names
+    written = pl.concat([pl.read_parquet(tmp_path / "scores" / name) for name in names])
+    assert_frame_equal(written, BatchScorer(run)(rows), rel_tol=0, abs_tol=1e-6)
+
+
+def test_the_manifest_says_what_was_scored(run: Path, funnel: Path, tmp_path: Path) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet")
+    unknown = rows.with_columns(
+        item_id=pl.when(pl.int_range(pl.len()) < 5).then(-1).otherwise("item_id")
+    )
+    unknown.write_parquet(tmp_path / "log.parquet")
+    score(run, tmp_path / "log.parquet", tmp_path / "scores", keep=["item_id"])
+    manifest = json.loads((tmp_path / "scores/manifest.json").read_text())
+    known = BatchScorer(run).encoders.encode(rows.slice(5), labels=False)
+    unseen = int((known.ids_FB[BatchScorer(run).encoders.single.index("item_id")] == 0).sum())
+    assert manifest["rows"] == rows.height
+    assert manifest["columns"] == ["item_id", "probs_ctr", "probs_cvr", "probs_ctcvr"]
+    assert manifest["features"]["item_id"] == {"values": rows.height, "nulls": 0, "oov": unseen + 5}
+    assert sorted(os.listdir(tmp_path / "scores")) == ["manifest.json", "part-00000.parquet"]
+
+
+def test_an_interrupted_call_is_continued_to_the_same_bytes(
+    run: Path, funnel: Path, tmp_path: Path, small_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(run, funnel / "test.parquet", tmp_path / "whole")
+    with_scores, calls = BatchScorer.with_scores, []
+
+    def stopped(self: BatchScorer, *args: object) -> pl.DataFrame:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return with_scores(self, *args)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(BatchScorer, "with_scores", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        score(run, funnel / "test.parquet", tmp_path / "killed")
+    assert len(parts(tmp_path / "killed")) == 2
+    assert not (tmp_path / "killed/manifest.json").exists()
+    monkeypatch.setattr(BatchScorer, "with_scores", with_scores)
+    score(run, funnel / "test.parquet", tmp_path / "killed")
+    assert parts(tmp_path / "killed") == parts(tmp_path / "whole")
+    manifests = [(tmp_path / n / "manifest.json").read_text() for n in ("whole", "killed")]
+    assert manifests[0] == manifests[1]
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_continued_to_the_same_bytes(
+    run: Path, funnel: Path, tmp_path: Path
+) -> None:
+    rows = pl.read_parquet(funnel / "train.parquet")
+    pl.concat([rows] * 60).write_parquet(tmp_path / "log.parquet")
+    command = [
+        sys.executable,
+        "-m",
+        "recmtl",
+        "score",
+        str(run),
+        "--data",
+        str(tmp_path / "log.parquet"),
+    ]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL
+    )
+    first = tmp_path / "killed/part-00000.parquet"
+    while not first.exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed/manifest.json").exists()
+    subprocess.run([*command, "--out", str(tmp_path / "killed")], check=True, capture_output=True)
+    assert parts(tmp_path / "killed") == parts(tmp_path / "whole")
+
+
+def test_a_finished_call_has_nothing_left_to_do(run: Path, funnel: Path, tmp_path: Path) -> None:
+    first = score(run, funnel / "test.parquet", tmp_path / "scores")
+    again = score(run, funnel / "test.parquet", tmp_path / "scores")
+    assert (again.rows, again.parts, again.rows_per_s) == (first.rows, first.parts, 0.0)
+
+
+def test_scores_of_other_data_are_not_mixed_in(run: Path, funnel: Path, tmp_path: Path) -> None:
+    score(run, funnel / "test.parquet", tmp_path / "scores")
+    with pytest.raises(CheckpointError, match="holds scores with other data"):
+        score(run, funnel / "valid.parquet", tmp_path / "scores")
+    with pytest.raises(CheckpointError, match="holds scores with other kept columns"):
+        score(run, funnel / "test.parquet", tmp_path / "scores", keep=["price"])
+
+
+def test_a_damaged_part_is_named(run: Path, funnel: Path, tmp_path: Path) -> None:
+    score(run, funnel / "test.parquet", tmp_path / "scores")
+    part = tmp_path / "scores/part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=r"part-00000\.parquet: is corrupt"):
+        score(run, funnel / "test.parquet", tmp_path / "scores")
+
+
+def test_a_kept_column_must_not_be_called_like_a_score(
+    run: Path, funnel: Path, tmp_path: Path
+) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet").with_columns(probs_ctr=pl.lit(0.0))
+    rows.write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(SpecError, match="`probs_ctr`"):
+        score(run, tmp_path / "log.parquet", tmp_path / "scores", keep=["probs_ctr"])
