@@ -56,7 +56,8 @@ def check_expert_owners(subject: Subject) -> None:
         raise
     for sizes in _combinations(subject):
         for tasks in (_names(count) for count in range(1, 5)):
-            tower = subject.build(tasks, config=subject.sized(**sizes)).eval()
+            config = subject.sized(num_levels=2, **sizes)
+            tower = subject.build(tasks, config=config).eval()
             refs = subject.refs(tower)
             _check_counts(subject, refs, tasks, sizes)
             _check_moves(subject, tower, refs, "T02")
