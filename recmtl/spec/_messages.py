@@ -38,7 +38,7 @@ def problems_of(model: type[StrictModel], error: ValidationError, data: Any) -> 
     for detail in error.errors(include_url=False):
         if detail["type"] == INCONSISTENT:
             problems += detail["ctx"]["problems"]
-        else:
+        elif detail["type"] != "default_factory_not_called":  # a default that other errors prevent
             problems.append(_problem(model, detail, data))
     return problems
 
@@ -56,10 +56,6 @@ def _problem(model: type[StrictModel], detail: Mapping[str, Any], data: Any) -> 
     if kind == "union_tag_not_found":
         key = str(ctx["discriminator"]).strip("'")
         tags = ", ".join(f"`{tag}`" for tag in _tags(location.annotation))
-        if not isinstance(value_at(data, path), Mapping):
-            return Problem(
-                path, f"{subject or 'it'} must be a mapping with the key `{key}`, got {got}."
-            )
         return Problem(
             (*path, key), f"missing key {subject_of((*path, key))}: it must be one of {tags}."
         )

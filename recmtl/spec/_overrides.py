@@ -22,40 +22,44 @@ class _UnknownKeyError(Exception):
 
 def apply_override(
     model: type[StrictModel], document: Document, text: str
-) -> tuple[Path | None, list[str]]:
+) -> tuple[list[Path], list[str]]:
     """Write one override into `document.data`.
 
     Returns:
-        The path that was written and everything that is wrong with the override itself.
+        The path that was written, after the sections that came into being on the way to it, and
+        everything that is wrong with the override itself.
     """
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
-        return None, ["must be `key.sub=value`, such as `train.lr=0.01`."]
+        return [], ["must be `key.sub=value`, such as `train.lr=0.01`."]
     if not value.strip():
-        return None, ['has no value. Write `null` for none, or "" for an empty string.']
+        return [], ['has no value. Write `null` for none, or "" for an empty string.']
     try:
         read = read_document(value)
-        path = _write(model, document, key.split("."), read.data)
+        *made, path = _write(model, document, key.split("."), read.data)
     except YamlSyntaxError as error:
-        return None, [str(error)]
+        return [], [str(error)]
     except _UnknownKeyError as error:
-        return None, [str(error)]
+        return [], [str(error)]
     for known in [p for p in (*document.lines, *document.unread) if p[: len(path)] == path]:
         document.lines.pop(known, None)
         document.unread.discard(known)
     document.problems = [(n, p) for n, p in document.problems if p.path[: len(path)] != path]
     document.unread |= {(*path, *inner) for inner in read.unread}
-    return path, [problem.message for _, problem in read.problems]
+    return [*made, path], [problem.message for _, problem in read.problems]
 
 
-def _write(model: type[StrictModel], document: Document, parts: Sequence[str], value: Any) -> Path:
+def _write(
+    model: type[StrictModel], document: Document, parts: Sequence[str], value: Any
+) -> list[Path]:
     if document.data is None:
         document.data = {}
     if not isinstance(document.data, dict):
         raise _UnknownKeyError("leads nowhere, as the file is not a mapping.")
     here: Any = document.data
     path: Path = ()
+    made: list[Path] = []
     while parts:
         annotation = _declared(model, document.data, path)
         if isinstance(here, list):
@@ -70,6 +74,7 @@ def _write(model: type[StrictModel], document: Document, parts: Sequence[str], v
             break
         if isinstance(step, str) and here.get(step) is None:
             here[step] = {}
+            made.append(path)
         elif isinstance(here[step], str) and path == (step,) and step in model.shorthands:
             here[step] = {"kind": here[step]}
         here = here[step]
@@ -77,11 +82,8 @@ def _write(model: type[StrictModel], document: Document, parts: Sequence[str], v
             raise _UnknownKeyError(
                 f"`{'.'.join(map(str, path))}` is a value, not a section with keys."
             )
-    if isinstance(here, list) and isinstance(path[-1], int):
-        here[path[-1]] = value
-    else:
-        here[path[-1]] = value
-    return path
+    here[path[-1]] = value
+    return [*made, path]
 
 
 def _item(items: list[Any], parts: Sequence[str], path: Path) -> tuple[int, int]:

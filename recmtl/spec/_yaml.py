@@ -148,12 +148,13 @@ def read_document(text: str) -> Document:
     Raises:
         YamlSyntaxError: if the text cannot be read to its end.
     """
+    text = text.removeprefix("\ufeff")
     if len(text) > MAX_CHARACTERS:
         raise YamlSyntaxError(
             None, f"the text has {len(text):,} characters, and a spec at most {MAX_CHARACTERS:,}."
         )
     try:
-        return _Reader(text.removeprefix("\ufeff")).read()
+        return _Reader(text).read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = "; ".join(part for part in (error.context, error.problem) if part)
@@ -161,10 +162,9 @@ def read_document(text: str) -> Document:
             mark.line + 1 if mark else None, f"this is not YAML: {reason}."
         ) from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
-        raise YamlSyntaxError(
-            line, f"character {error.character!r} is not allowed in YAML."
-        ) from error
+        line = text.count("\n", 0, error.position) + 1
+        character = f"U+{ord(text[error.position]):04X}"
+        raise YamlSyntaxError(line, f"character {character} is not allowed in YAML.") from error
 
 
 class _Reader:

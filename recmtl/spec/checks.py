@@ -222,7 +222,7 @@ def _product_problems(i: int, task: Data, by_name: Mapping[str, Data]) -> Iterat
         yield Problem(path, "`product_of` must name at least two different tasks.")
     elif len(set(factors)) < len(factors):
         yield Problem(path, "`product_of` must name a task once.")
-    if task.get("kind", "binary") != "binary":
+    if task.get("kind") == "regression":
         yield Problem(("tasks", i, "kind"), "a product is a probability: `kind` must be `binary`.")
     name = text(task, "name")
     for j, factor in enumerate(_list(task, "product_of")):
@@ -238,10 +238,10 @@ def _product_problems(i: int, task: Data, by_name: Mapping[str, Data]) -> Iterat
                 (*path, j),
                 f"`product_of` must not name a product, and `{factor}` is one. Name its factors.",
             )
-        elif other.get("kind", "binary") != "binary":
+        elif other.get("kind") == "regression":
             yield Problem(
                 (*path, j),
-                f"`product_of` must name binary tasks, and `{factor}` is `{other['kind']}`.",
+                f"`product_of` must name binary tasks, and `{factor}` is a regression.",
             )
 
 

@@ -49,7 +49,9 @@ def to_yaml(model: StrictModel) -> str:
         >>> data = DataSpec(train="logs/", valid=SplitByKey(fraction=0.1, by="0123"))
         >>> print(to_yaml(data), end="")
         train: logs/
-        valid: {fraction: 0.1, by: "0123"}
+        valid:
+          fraction: 0.1
+          by: "0123"
         segments: []
         keep: []
         memory: 1GiB

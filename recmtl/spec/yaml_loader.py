@@ -20,6 +20,9 @@ __all__ = ["load_yaml", "parse_yaml"]
 M = TypeVar("M", bound=StrictModel)
 KeyPath = tuple[str | int, ...]
 
+MAX_LINES = 100
+MAX_LINE = 1_000
+
 
 class _Place(NamedTuple):
     """Where a value was written; sorts by line, overrides last."""
@@ -82,9 +85,9 @@ def parse_yaml(
     written: dict[KeyPath, _Place] = {}
     for i, override in enumerate(overrides):
         place = _Place(len(text) + i, f"override `{override}`")
-        path, wrong = apply_override(model, document, override)
+        paths, wrong = apply_override(model, document, override)
         found += [(place, message) for message in wrong]
-        if path is not None:
+        for path in paths:
             written = {p: old for p, old in written.items() if p[: len(path)] != path}
             written[path] = place
     places: dict[KeyPath, _Place] = {(): _Place(1, f"{source}:1")}
@@ -96,9 +99,21 @@ def parse_yaml(
     for problem in problems:
         found.append((_nearest(places, problem.path), describe(document.data, problem)))
     if found or value is None:
-        found.sort(key=lambda item: item[0].rank)
-        raise SpecError.all_of(list(dict.fromkeys(f"{p.words}: {message}" for p, message in found)))
+        raise SpecError.all_of(_lines(found))
     return value
+
+
+def _lines(found: list[tuple[_Place, str]]) -> list[str]:
+    """One line a problem, without repetitions, control characters and texts of any length."""
+    found.sort(key=lambda item: item[0].rank)
+    lines = [
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{place.words}: {message}")
+        for place, message in found
+    ]
+    lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..." for line in lines]
+    lines = list(dict.fromkeys(lines))
+    more = len(lines) - MAX_LINES
+    return lines if more <= 0 else [*lines[:MAX_LINES], f"... and {more} more problems."]
 
 
 def _nearest(places: Mapping[KeyPath, _Place], path: KeyPath) -> _Place:
