@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         MultiTaskModule,
         TorchRecStrategy,
         TrainResult,
+        save_run,
     )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load_spec",
+    "save_run",
     "score",
     "train",
 ]
@@ -51,6 +53,7 @@ _HOME_OF = {
     "TrainResult": "recmtl.training",
     "evaluate": "recmtl.api",
     "load_spec": "recmtl.config",
+    "save_run": "recmtl.training",
     "score": "recmtl.api",
     "train": "recmtl.api",
 }

@@ -59,9 +59,7 @@ def train(
     require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
     out = Path(out)
     splits = open_splits(config.data, data_dir)
-    fingerprints = [splits.train.fingerprint, splits.valid.fingerprint if splits.valid else ""]
-    data_fingerprint = "-".join(fingerprints)
-    run = Run.prepare(out, config, data_fingerprint=data_fingerprint, overwrite=overwrite)
+    run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)
     if run is None:
         require_healthy(config, splits)
         encoders = Encoders.fit(config, train=splits.train, progress=progress)
@@ -70,7 +68,7 @@ def train(
             encode_all(encoders, splits.valid, progress=progress)
         if overwrite and out.exists():
             discard(out)
-        run = Run.create(out, config, encoders, data_fingerprint=data_fingerprint)
+        run = Run.create(out, config, encoders, data_fingerprint=splits.fingerprint)
     result = fit(config, run.encoders, data_dir=data_dir, folder=out, progress=progress)
     if splits.valid is not None:
         summarise(run, splits.valid, progress=progress)

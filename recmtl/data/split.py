@@ -31,6 +31,11 @@ class Splits(NamedTuple):
     train: Log
     valid: Log | None
 
+    @property
+    def fingerprint(self) -> str:
+        """Names the files and the rows of both parts."""
+        return "-".join(log.fingerprint for log in self if log is not None)
+
 
 def open_splits(data: DataSpec, data_dir: Path) -> Splits:
     """Open training and validation rows.

@@ -12,6 +12,14 @@ Example:
 from recmtl.training.datamodule import ClickLogDataModule
 from recmtl.training.fit import TrainResult, fit
 from recmtl.training.module import MultiTaskModule
+from recmtl.training.save import save_run
 from recmtl.training.strategy import TorchRecStrategy
 
-__all__ = ["ClickLogDataModule", "MultiTaskModule", "TorchRecStrategy", "TrainResult", "fit"]
+__all__ = [
+    "ClickLogDataModule",
+    "MultiTaskModule",
+    "TorchRecStrategy",
+    "TrainResult",
+    "fit",
+    "save_run",
+]
