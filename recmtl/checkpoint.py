@@ -75,7 +75,8 @@ def save(folder: Path, tensors: Mapping[str, Any], state: Any) -> None:
 
     Args:
         folder: where it appears; one that is there already is replaced.
-        tensors: logical key -> tensor, the same on every rank, or sharded tensor.
+        tensors: logical key -> tensor, the same on every rank, or sharded tensor. A rank may leave
+            out what it holds no shard of.
         state: JSON value (of rank 0).
 
     Raises:
@@ -89,11 +90,8 @@ def save(folder: Path, tensors: Mapping[str, Any], state: Any) -> None:
     temporary = folder.with_name(_on_rank_0(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"))
     try:
         _together(lambda: temporary.mkdir(parents=True) if _rank() == 0 else None)
-        _write_tensors(temporary, tensors)
-        described = {
-            key: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(_size(tensor))}
-            for key, tensor in sorted(tensors.items())
-        }
+        described = _described_by_all(tensors)
+        _write_tensors(temporary, tensors, described)
         _together(lambda: _finish(temporary, folder, text, described) if _rank() == 0 else None)
     finally:
         if _rank() == 0:
@@ -120,7 +118,7 @@ def load_into(folder: Path, tensors: Mapping[str, Any]) -> None:
             problems.append(
                 f"{folder}: holds no `{key}`; it belongs to another model or optimizer."
             )
-        elif described["shape"] != (shape := list(_size(tensor))):
+        elif described["shape"] != (shape := _describe(tensor)["shape"]):
             problems.append(f"{folder}: `{key}` is {described['shape']}, the model needs {shape}.")
     if problems:
         raise CheckpointError.all_of(problems)
@@ -284,13 +282,11 @@ def _named(checkpoints: Path, name: str | None) -> Path:
     return checkpoints / name
 
 
-def _write_tensors(folder: Path, tensors: Mapping[str, Any]) -> None:
-    if not tensors:
+def _write_tensors(folder: Path, tensors: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    if not described:
         return
-    large = sorted(
-        k for k, t in tensors.items() if _size(t).numel() * t.dtype.itemsize > _OWN_FILE_BYTES
-    )
-    file_of = dict.fromkeys(tensors, 1) | {key: i for i, key in enumerate(large, start=2)}
+    large = [key for key, about in described.items() if about["bytes"] > _OWN_FILE_BYTES]
+    file_of = dict.fromkeys(described, 1) | {key: i for i, key in enumerate(large, start=2)}
     writer = HuggingFaceStorageWriter(
         path=str(folder), fqn_to_index_mapping=file_of, save_distributed=True
     )
@@ -410,10 +406,24 @@ def _detached(tensor: Any) -> Any:
     return tensor.detach() if type(tensor) in (Tensor, nn.Parameter) else tensor
 
 
-def _size(tensor: Any) -> torch.Size:
-    """Global size; asking a sharded tensor warns that its class will go one day."""
+def _described_by_all(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """What all ranks save, by key: the optimizer state of a table is known where its rows are."""
+    mine = {key: _describe(tensor) for key, tensor in tensors.items()}
+    everyone = [mine]
+    if _is_distributed():
+        everyone = [mine] * dist.get_world_size()
+        dist.all_gather_object(everyone, mine)
+    return dict(sorted({key: about for one in everyone for key, about in one.items()}.items()))
+
+
+def _describe(tensor: Any) -> dict[str, Any]:
+    """Global shape, and dtype; asking a sharded tensor warns that its class will go one day."""
     with _no_warnings():
-        return cast("torch.Size", tensor.size())
+        return {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.size()),
+            "bytes": tensor.size().numel() * tensor.dtype.itemsize,
+        }
 
 
 @contextmanager
