@@ -42,8 +42,11 @@ def column_problems(
         if feature.name in schema:
             problems += _feature_problems(where, schema, feature, spec)
     if labels:
-        for need, kinds in _label_needs(spec):
+        needs = _label_needs(spec)
+        first_roles = {need.column: need for need, _ in reversed(needs)}
+        for need in reversed(first_roles.values()):
             problems += _missing(where, schema, need)
+        for need, kinds in needs:
             if need.column in schema:
                 problems += _type_problems(where, need, schema[need.column], kinds)
     return list(dict.fromkeys(problems))

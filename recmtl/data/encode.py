@@ -24,7 +24,7 @@ from recmtl.data.dense import normalise, read_dense
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.fit import Fitted, fit, null_problem
 from recmtl.data.labels import Population, label_problems, read_labels, read_weight
-from recmtl.data.lists import FlatList, cut, flatten, flatten_weights
+from recmtl.data.lists import FlatList, alignment_problems, cut, flatten, flatten_weights
 from recmtl.data.mappers import IdFamily, VocabMapper, fits, wrong_family
 from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
@@ -120,7 +120,7 @@ class Encoders:
 
     @property
     def piece_rows(self) -> int:
-        """Rows that are read and encoded at a time, so that they take a small part of the budget."""
+        """Rows that are read and encoded at a time: a small part of the budget."""
         raw_bytes = 4 * self.row_bytes + 64
         return int(min(max(self.spec.data.memory_bytes / 8 / raw_bytes, 256), _MAX_PIECE_ROWS))
 
@@ -234,7 +234,7 @@ class _Encoding:
         self.fitted, self.frame = fitted, frame
         self.counting = counts is not None
         self.counts = EncodeCounts()
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = alignment_problems(fitted.spec, frame)
 
     def ids(
         self, feature: SparseFeature | SequenceFeature, values: pl.Series, num_null_lists: int = 0

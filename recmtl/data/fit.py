@@ -14,7 +14,7 @@ from recmtl.data.dense import DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.hashing import permutation, splitmix64
 from recmtl.data.labels import LabelCounts, Population, label_problems, read_labels, read_weight
-from recmtl.data.lists import cut, flatten, flatten_weights
+from recmtl.data.lists import alignment_problems, cut, flatten, flatten_weights
 from recmtl.data.mappers import (
     BucketMapper,
     HashMapper,
@@ -103,6 +103,7 @@ class _Run:
         features: list[SparseFeature | SequenceFeature] = [*self.spec.sparse, *self.spec.sequences]
         for feature in features:
             self._add_ids(feature, frame, start)
+        self.tally.add(alignment_problems(self.spec, frame))
         for dense in self.spec.dense:
             filled = read_dense(dense, frame[dense.name])
             self.tally.add(filled.problems)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from recmtl.data.dtypes import inner, is_list
 from recmtl.data.problems import Problem
-from recmtl.spec import SequenceFeature
+from recmtl.spec import SequenceFeature, Spec
 
-__all__ = ["FlatList", "cut", "flatten", "flatten_weights"]
+__all__ = ["FlatList", "alignment_problems", "cut", "flatten", "flatten_weights"]
 
 
 class FlatList(NamedTuple):
@@ -37,9 +37,8 @@ def flatten(lists: pl.Series) -> FlatList:
         )
     if isinstance(lists.dtype, pl.Array):
         lists = lists.cast(pl.List(inner(lists.dtype)))
-    lengths = lists.list.len().fill_null(0).cast(pl.Int64).to_numpy()
     values = lists.explode(empty_as_null=False, keep_nulls=False)
-    return FlatList(values, lengths, lists.null_count())
+    return FlatList(values, _lengths(lists), lists.null_count())
 
 
 def cut(feature: SequenceFeature, lists: pl.Series) -> pl.Series:
@@ -79,3 +78,31 @@ def flatten_weights(
     num_bad = int((~np.isfinite(numbers)).sum())
     text = "weights are null, NaN or infinite. Repair the column."
     return numbers, [Problem(weights.name, "weights", num_bad, text)] if num_bad else []
+
+
+def alignment_problems(spec: Spec, frame: pl.DataFrame) -> list[Problem]:
+    """Rows in which the sequences of one behaviour, which are aligned, differ in length."""
+    problems = []
+    firsts: dict[str, str] = {}
+    for feature in spec.sequences:
+        first = firsts.setdefault(feature.behaviour, feature.name)
+        if first == feature.name:
+            continue
+        lengths, expected = _lengths(frame[feature.name]), _lengths(frame[first])
+        differ = np.flatnonzero(lengths != expected)
+        if len(differ):
+            row = int(differ[0])
+            text = (
+                f"rows have another length than `{first}`, which belongs to the same sequence "
+                f"`{feature.behaviour}` (for example {lengths[row]} and {expected[row]}). Write one"
+                " item for each item of the other."
+            )
+            problems.append(Problem(feature.name, "aligned", len(differ), text))
+    return problems
+
+
+def _lengths(lists: pl.Series) -> NDArray[np.int64]:
+    if not is_list(lists.dtype):  # a column of nothing but nulls
+        return np.zeros(len(lists), np.int64)
+    lengths = lists.arr.len() if isinstance(lists.dtype, pl.Array) else lists.list.len()
+    return lengths.fill_null(0).cast(pl.Int64).to_numpy()
