@@ -145,10 +145,6 @@ class MultiTaskModule(pl.LightningModule):
         value = self.train_config.clip if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Copy without waiting for it, where the batch lies in pinned memory."""
-        return batch.to(device, non_blocking=True) if isinstance(batch, Batch) else batch
-
     def forward(self, batch: Batch) -> Tensor:
         """What each task predicts, [B, all tasks]: probabilities, and numbers in the unit of a regression's label."""
         assert self.net is not None

@@ -16,28 +16,9 @@ from lightning.pytorch.loggers import CSVLogger
 from recmtl.checkpoint import load_full
 from recmtl.errors import CheckpointError
 from recmtl.training import MultiTaskModule, TorchRecStrategy
+from tests.training.tools import Watch, tensors
 
 Make = Callable[..., Any]
-
-
-def tensors(trainer: pl.Trainer) -> dict[str, torch.Tensor]:
-    """Copies of all tensors of a single process by their logical names."""
-    found = trainer.strategy.tensors()
-    whole = {key: t.local_shards()[0].tensor if hasattr(t, "local_shards") else t for key, t in found.items()}
-    return {key: tensor.detach().clone() for key, tensor in whole.items()}
-
-
-class Watch(Callback):
-    """Keeps the tensors of the start and the rows of each batch."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[int]] = []
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.start = tensors(trainer)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.rows.append(batch.rows_B.tolist())
 
 
 def test_every_table_and_every_dense_parameter_moves(make: Make, trainer: Make) -> None:
@@ -139,7 +120,7 @@ def test_a_schedule_reaches_kernels_at_the_same_step_and_survives_a_restart(
 ) -> None:
     def run(**options: Any) -> list[tuple[float, float]]:
         rates = KernelRates()
-        keep = ModelCheckpoint(tmp_path, "at-{step}", every_n_train_steps=4, save_on_train_epoch_end=False)
+        keep = ModelCheckpoint(tmp_path, "at-{step}", every_n_train_steps=4, save_top_k=-1)
         module, data = ScheduledModule(config, encoders), make()[1]
         trainer(callbacks=[rates, keep], enable_checkpointing=True, max_steps=8).fit(module, data, **options)
         return rates.seen
