@@ -190,7 +190,7 @@ def _check_moves(subject: Subject, tower: Any, refs: Sequence[ExpertRef], check:
 
 
 def _check_disjoint(refs: Sequence[ExpertRef], check: str) -> None:
-    owner: dict[tuple[str, int], str] = {}
+    owner: dict[tuple[str, int | None], str] = {}
     for ref in refs:
         for part in ref.parameters:
             assert part not in owner, (
@@ -252,7 +252,7 @@ def _part(weights: dict[str, Tensor], ref: ExpertRef) -> Tensor:
     return next((part for part in parts if part.dim() > 1), parts[0])
 
 
-def _gradient(tower: Any, key: str, index: int) -> Tensor:
+def _gradient(tower: Any, key: str, index: int | None) -> Tensor:
     weight = tower.get_parameter(key)
     return weight.grad[index] if weight.grad is not None else torch.zeros(1)
 

@@ -24,13 +24,14 @@ class ExpertRef(NamedTuple):
         name: for people, as in ``click 1`` or ``shared 2``.
         level: 1 for experts that read the tower's input.
         tasks: the tasks whose logits this expert can move.
-        parameters: (state key, index) of its weights; ``parameter[index]`` is this expert's part.
+        parameters: (state key, index) of its weights; ``parameter[index]`` is this expert's part
+            of a packed parameter, and None stands for all of it.
     """
 
     name: str
     level: int
     tasks: tuple[str, ...]
-    parameters: tuple[tuple[str, int], ...]
+    parameters: tuple[tuple[str, int | None], ...]
 
 
 class ExpertBank(nn.Module):
