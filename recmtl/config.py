@@ -236,12 +236,8 @@ def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     train, rows = _section(data, "train"), _section(data, "data")
     batch_size, streams = train.get("batch_size", 4096), train.get("streams", 8)
-    if (
-        isinstance(batch_size, int)
-        and isinstance(streams, int)
-        and streams > 0
-        and batch_size % streams
-    ):
+    both = isinstance(batch_size, int) and isinstance(streams, int) and streams > 0
+    if both and batch_size % streams:
         message = (
             "`batch_size` must be a multiple of `streams`, each of which gives an equal share of a "
             f"batch: got {batch_size} and {streams}. "
@@ -250,10 +246,8 @@ def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(("train", "batch_size" if "batch_size" in train else "streams"), message)
     for key in ("monitor", "patience"):
         if train.get(key) is not None and rows.get("valid") is None:
-            yield Problem(
-                ("train", key),
-                f"`{key}` needs validation rows. Give `data.valid`, or leave `{key}` out.",
-            )
+            message = f"`{key}` needs validation rows. Give `data.valid`, or leave `{key}` out."
+            yield Problem(("train", key), message)
     monitor = text(train, "monitor")
     if monitor is not None:
         yield from _monitor_problems(data, monitor, grouped=rows.get("group_by") is not None)
@@ -267,17 +261,14 @@ def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     ]
     for table in _section(train, "sharding"):
         if table not in tables:
-            yield Problem(
-                ("train", "sharding", table),
-                f"`sharding` must name tables, got `{table}`.{suggest(table, tables)}",
-            )
+            message = f"`sharding` must name tables, got `{table}`.{suggest(table, tables)}"
+            yield Problem(("train", "sharding", table), message)
 
 
 def _monitor_problems(data: Mapping[str, Any], monitor: str, *, grouped: bool) -> Iterator[Problem]:
     path = ("train", "monitor")
-    kinds = {
-        text(task, "name") or "": task.get("kind", "binary") for _, task in entries(data, "tasks")
-    }
+    tasks = [task for _, task in entries(data, "tasks")]
+    kinds = {text(task, "name") or "": str(task.get("kind", "binary")) for task in tasks}
     name, slash, metric = monitor.partition("/")
     if not slash:
         example = f"{next(iter(kinds), 'ctr')}/auc"
@@ -286,9 +277,8 @@ def _monitor_problems(data: Mapping[str, Any], monitor: str, *, grouped: bool) -
     elif name == "valid" and "/" in metric:
         yield Problem(path, f"`monitor` leaves `valid/` out. Write `{metric}`.")
     elif name not in kinds:
-        yield Problem(
-            path, f"`monitor` must begin with a task, got `{name}`.{suggest(name, kinds)}"
-        )
+        message = f"`monitor` must begin with a task, got `{name}`.{suggest(name, kinds)}"
+        yield Problem(path, message)
     elif kinds[name] in _BETTER and metric not in (metrics := _BETTER[kinds[name]]):
         listed = ", ".join(f"`{m}`" for m in metrics)
         message = (

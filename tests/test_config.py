@@ -204,6 +204,13 @@ def test_the_schema_is_a_schema_and_knows_the_example() -> None:
     assert schema_errors(FUNNEL.replace("1_000_000", "'1_000_000'")) == []  # as YAML 1.2 reads it
 
 
+@pytest.mark.parametrize("file", sorted(PAGE.parent.glob("*.yaml")), ids=lambda file: file.stem)
+def test_specs_of_data_sets(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert load_spec(file).name == file.stem
+    assert schema_errors(text) == []
+
+
 @pytest.mark.parametrize(
     ("there", "instead", "where"),
     [
@@ -276,3 +283,9 @@ def test_the_docs_command_writes_what_stands_here(tmp_path: Path) -> None:
     root = {"PYTHONPATH": str(Path.cwd())}
     subprocess.run([sys.executable, "-m", "recmtl.config"], cwd=tmp_path, env=root, check=True)
     assert (folder / "schema.json").read_bytes() == (PAGE.parent / "schema.json").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+def test_precision_that_fused_updates_forbid_is_refused_pitfall_T28(precision: str) -> None:
+    with pytest.raises(SpecError, match=r"`precision` must be .*: tables are .* during backward"):
+        load(f"train.precision={precision}")

@@ -118,7 +118,7 @@ def _row_problems(data: Data, rows: Data) -> Iterator[Problem]:
     names = [text(task, "name") for _, task in entries(data, "tasks")]
     outputs = {f"{prefix}_{name}": name for name in names for prefix in ("probs", "pred")}
     for i, column in enumerate(_list(rows, "keep")):
-        if column in outputs:
+        if isinstance(column, str) and column in outputs:
             task = outputs[column]
             message = f"`keep` must not name the output column `{column}` of task `{task}`."
             yield Problem(("data", "keep", i), message)
