@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -189,7 +190,7 @@ def locate(model: type[BaseModel], loc: Sequence[str | int]) -> Location:
         here = members[0] if members else None
         if keys_of(here):
             owner = here
-            here = typing.get_type_hints(here, include_extras=True).get(str(part))
+            here = _hints(here).get(str(part))
         elif typing.get_origin(here) in (tuple, list):
             here = typing.get_args(here)[0]
         elif typing.get_origin(here) is dict:
@@ -197,6 +198,11 @@ def locate(model: type[BaseModel], loc: Sequence[str | int]) -> Location:
         else:
             here = None
     return Location(tuple(path), owner, here)
+
+
+@functools.cache
+def _hints(owner: Any) -> dict[str, Any]:
+    return typing.get_type_hints(owner, include_extras=True)
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -215,7 +221,7 @@ def _member_tags(member: Any) -> tuple[str, ...]:
     """What a member of a union is called: its tag, or the value of its `type` or `kind`."""
     if typing.get_origin(member) is Annotated:
         return tuple(extra.tag for extra in member.__metadata__ if isinstance(extra, Tag))
-    hints = typing.get_type_hints(member) if keys_of(member) else {}
+    hints = _hints(member) if keys_of(member) else {}
     return next((typing.get_args(hints[key]) for key in ("type", "kind") if key in hints), ())
 
 
