@@ -89,7 +89,7 @@ def resident_bytes() -> int:
 def test_large_tensors_get_files_of_their_own(
     tmp_path: Path, tensors: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_OWN_FILE_BYTES", 100)
+    monkeypatch.setattr("recmtl.checkpoint.tensors.OWN_FILE_BYTES", 100)
     checkpoint.save(tmp_path / "a", tensors, None)
     assert len(list((tmp_path / "a").glob("*.safetensors"))) == 2
     found = checkpoint.load_full(tmp_path / "a")

@@ -107,8 +107,10 @@ def plan_tables(
         )
         for inner, table in tables.items()
     }
-    ddr_cap = int(machine_memory_bytes() * _USABLE / local)
-    hbm_cap = int(torch.cuda.mem_get_info(device)[1] * _USABLE) if device.type == "cuda" else None
+    on_device = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 0
+    main, on_device = _least(machine_memory_bytes() // local, on_device)
+    ddr_cap = int(main * _USABLE)
+    hbm_cap = int(on_device * _USABLE) if device.type == "cuda" else None
     topology = _torchrec.Topology(
         world_size=world_size,
         local_world_size=local,
@@ -181,6 +183,14 @@ def plan_in_words(plan: Any, tables: Mapping[str, Table]) -> str:
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _least(*sizes: int) -> tuple[int, ...]:
+    """The smallest of each size over all ranks, so that all of them plan alike. Collective."""
+    everyone = [sizes] * dist.get_world_size()
+    if len(everyone) > 1:
+        dist.all_gather_object(everyone, sizes)
+    return tuple(min(column) for column in zip(*everyone, strict=True))
 
 
 def _no_plan(

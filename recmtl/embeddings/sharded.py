@@ -30,6 +30,19 @@ _INIT_ROWS = 4096
 """Rows that are drawn together; part of what a seed means."""
 
 
+class _Run(NamedTuple):
+    """Neighbouring columns of the collection's output that belong to one feature."""
+
+    feature: str
+    first: int
+    """Position of the first vector in its sequence."""
+    width: int
+
+    def next_position(self, dim: int) -> int:
+        """Position of the vector that would continue the run."""
+        return self.first + self.width // dim
+
+
 class ShardedLookup(nn.Module):
     """One `EmbeddingBagCollection` for single ids, bags, and sequences as position features.
 
@@ -55,14 +68,19 @@ class ShardedLookup(nn.Module):
         self.inner = {
             f"t{i}_{re.sub(r'[^0-9A-Za-z_]', '_', t.name)}": t for i, t in enumerate(layout.tables)
         }
-        self._pooled = [*(f.name for f in layout.single), *(f.name for f in layout.bags)]
-        keys_of = {name: [f"{i}"] for i, name in enumerate(self._pooled)}
+        # A pooled feature is one key of the collection, a sequence one for each position.
+        names = [*(f.name for f in layout.single), *(f.name for f in layout.bags)]
+        keys_of = {name: [f"{i}"] for i, name in enumerate(names)}
         for i, sequence in enumerate(layout.sequences, start=len(keys_of)):
             keys_of[sequence.name] = [f"{i}.{position}" for position in range(sequence.max_len)]
         self._keys = [key for keys in keys_of.values() for key in keys]
-        pooled_keys = [key for name in layout.pooled for key in keys_of[name]]
-        self._groups = [pooled_keys] if pooled_keys else []
-        self._groups += [keys_of[sequence.name] for sequence in layout.sequences]
+        self._meaning = {
+            key: (name, position)
+            for name, keys in keys_of.items()
+            for position, key in enumerate(keys)
+        }
+        self._runs: list[_Run] = []
+        self._runs_of: list[str] = []
         self.collection = _torchrec.EmbeddingBagCollection(
             tables=[
                 _torchrec.EmbeddingBagConfig(
@@ -82,20 +100,33 @@ class ShardedLookup(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Vectors of every feature in the order of the spec: [B, E], a sequence [B, L, E]."""
-        layout = self.layout
-        # By name: a sharded collection returns its features in the order of its plan.
-        groups = _torchrec.KeyedTensor.regroup([self.collection(self._jagged(batch))], self._groups)
+        pooled = self.collection(self._jagged(batch))
+        runs = self._runs_in(pooled.keys())
+        pieces = torch.split(pooled.values(), [run.width for run in runs], dim=1)
         found: dict[str, Tensor] = {}
-        dims = layout.dims
-        if layout.pooled:
-            pooled, *groups = groups
-            widths = [dims[name] for name in layout.pooled]
-            found |= zip(layout.pooled, torch.split(pooled, widths, dim=1), strict=True)
-        for bag in layout.bags:
+        for run, piece in sorted(zip(runs, pieces, strict=True), key=lambda pair: pair[0].first):
+            before = found.get(run.feature)
+            found[run.feature] = piece if before is None else torch.cat([before, piece], dim=1)
+        for bag in self.layout.bags:
             found[bag.name] = finish_bag(bag, batch.bags[bag.name], found[bag.name])
-        for sequence, flat in zip(layout.sequences, groups, strict=True):
-            found[sequence.name] = flat.view(-1, sequence.max_len, dims[sequence.name])
-        return {name: found[name] for name in layout.features}
+        for sequence in self.layout.sequences:
+            found[sequence.name] = found[sequence.name].view(len(batch), sequence.max_len, -1)
+        return {name: found[name] for name in self.layout.features}
+
+    def _runs_in(self, keys: list[str]) -> list[_Run]:
+        """What stands where in the collection's output: it has its features in the plan's order."""
+        if keys != self._runs_of:
+            runs: list[_Run] = []
+            dims = self.layout.dims
+            for key in keys:
+                name, position = self._meaning[key]
+                width = dims[name]
+                if runs and runs[-1].feature == name and runs[-1].next_position(width) == position:
+                    runs[-1] = runs[-1]._replace(width=runs[-1].width + width)
+                else:
+                    runs.append(_Run(name, position, width))
+            self._runs, self._runs_of = runs, list(keys)
+        return self._runs
 
     def _jagged(self, batch: Batch) -> Any:
         """The batch as TorchRec's jagged tensor: B bags for each of `_keys`."""
@@ -153,8 +184,8 @@ class ShardedLookup(nn.Module):
     def tensors(self) -> dict[str, Any]:
         """Weights and optimizer states by logical name, as the sharded tensors they are.
 
-        Writing to them changes the tables.     Keys are `tables/<table>/weight` and
-        `tables/<table>/optimizer/<state>`.
+        Writing to them changes the tables. Keys are `tables/<table>/weight` and
+        `tables/<table>/optimizer/<state>`; a rank lacks the states of tables it holds no row of.
         """
         with _torchrec.quiet():
             weights = self.collection.state_dict()
@@ -174,7 +205,7 @@ class ShardedLookup(nn.Module):
                 module.set_optimizer_step(step)
 
     def kernels(self) -> list[Any]:
-        """The table-batched kernels of this rank, which `modules()` does not reach, once sharded."""
+        """The table-batched kernels of this rank; `modules()` does not reach them."""
         lookups = getattr(self.collection, "_lookups", ())
         found = (module for lookup in lookups for module in lookup.modules())
         return [module for module in found if hasattr(module, "set_optimizer_step")]

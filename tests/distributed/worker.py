@@ -81,6 +81,7 @@ def main(folder: Path, rank: int, world_size: int, sharding: str) -> None:
     (folder / f"failures-{rank}.txt").write_text("\n".join(failures), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # on a busy machine torch's threads have aborted an interpreter that was leaving
 
 
 def _failure(work: Any) -> str:

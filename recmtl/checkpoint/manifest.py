@@ -1,0 +1,142 @@
+"""``files.json``: what a checkpoint holds, and whether it is still what was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recmtl._files import publish_folder, sha256_of, write_json
+from recmtl.errors import CheckpointError
+
+__all__ = ["fingerprint", "finish", "read_json", "read_manifest", "read_state", "verify"]
+
+FORMAT = 1
+"""A reader reads its own format and older ones."""
+_FILES = "files.json"
+_STATE = "state.json"
+
+
+def verify(folder: Path, *, part: int = 0, parts: int = 1) -> dict[str, Any]:
+    """Compare every file of a checkpoint with its recorded size and sha256.
+
+    Args:
+        folder: a checkpoint.
+        part: hash only this part of the files, where several processes share the work.
+        parts: number of parts.
+
+    Returns:
+        The content of ``files.json``: ``format``, ``files`` and ``tensors``.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or changed (each is named), or the folder is
+            no checkpoint, or one of a newer recmtl.
+    """
+    manifest = read_manifest(folder)
+    problems = []
+    for name, recorded in list(manifest["files"].items())[part::parts]:
+        try:
+            _check_file(folder, name, recorded)
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError.all_of(problems)
+    return manifest
+
+
+def read_state(folder: Path) -> Any:
+    """The JSON value that was given to `save`.
+
+    Raises:
+        CheckpointError: `folder` is no checkpoint, or the state does not have its sha256.
+    """
+    manifest = read_manifest(folder)
+    _check_file(folder, _STATE, manifest["files"].get(_STATE))
+    return read_json(folder / _STATE)
+
+
+def fingerprint(folder: Path) -> str:
+    """One sha256 for all that a checkpoint holds: that of its ``files.json``.
+
+    Copies share it; saving equal tensors once more may give another one.
+    """
+    read_manifest(folder)
+    return sha256_of(folder / _FILES)
+
+
+def finish(temporary: Path, folder: Path, state: str, described: dict[str, Any]) -> None:
+    """Add the state and the manifest to a folder of tensors, and give it its name.
+
+    Args:
+        temporary: the folder, its tensors written.
+        folder: its name.
+        state: JSON text.
+        described: key -> dtype, shape and bytes of the whole tensor.
+    """
+    (temporary / _STATE).write_text(state + "\n", encoding="utf-8")
+    files = {
+        p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)}
+        for p in sorted(temporary.iterdir())
+    }
+    write_json(temporary / _FILES, {"format": FORMAT, "files": files, "tensors": described})
+    publish_folder(temporary, folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of ``files.json``, after a look at the sizes of the files.
+
+    Raises:
+        CheckpointError: a file is missing or truncated, or the folder is no checkpoint, or one of a
+            newer recmtl.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is no folder, expected a checkpoint.")
+    path = folder / _FILES
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: is no checkpoint of recmtl, `{_FILES}` is missing.")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise CheckpointError(f"{path}: was not written by recmtl, it has no `format`.")
+    if manifest["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path}: has format {manifest['format']}, this recmtl reads up to {FORMAT}. "
+            "Upgrade recmtl to read it."
+        )
+    for key in ("files", "tensors"):
+        if not isinstance(manifest.get(key), dict):
+            raise CheckpointError(f"{path}: was not written by recmtl, it has no `{key}`.")
+    for name, recorded in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing. Restore it, or use another checkpoint.")
+        if file.stat().st_size != recorded["bytes"]:
+            raise CheckpointError(
+                f"{file}: has {file.stat().st_size:,} bytes, expected {recorded['bytes']:,}. "
+                "Restore it, or use another checkpoint."
+            )
+    return manifest
+
+
+def _check_file(folder: Path, name: str, recorded: Any) -> None:
+    path = folder / name
+    if recorded is None:
+        raise CheckpointError(
+            f"{folder / _FILES}: does not list `{name}`; it was not written by recmtl."
+        )
+    if sha256_of(path) != recorded["sha256"]:
+        raise CheckpointError(
+            f"{path}: its sha256 is not the recorded one; it was changed or damaged. "
+            "Restore it, or use another checkpoint."
+        )
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from error
