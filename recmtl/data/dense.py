@@ -14,6 +14,8 @@ from recmtl.spec import DenseFeature
 
 __all__ = ["DenseFit", "DenseScale", "Filled", "normalise", "read_dense"]
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class DenseScale(NamedTuple):
     """What is subtracted from a transformed value, and what the difference is divided by."""
@@ -59,8 +61,12 @@ def read_dense(feature: DenseFeature, values: pl.Series) -> Filled:
 
 
 def normalise(scale: DenseScale, values: NDArray[np.float64], out: NDArray[np.float32]) -> None:
-    """Write filled and transformed values to `out`, normalised."""
-    out[:] = values if scale == DenseScale() else (values - scale.shift) / scale.scale
+    """Write filled and transformed values to `out`, normalised.
+
+    A value that lies absurdly far outside the training range stays finite: the largest float32.
+    """
+    scaled = values if scale == DenseScale() else (values - scale.shift) / scale.scale
+    out[:] = np.clip(scaled, -_LARGEST, _LARGEST)
 
 
 class DenseFit:

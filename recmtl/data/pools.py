@@ -118,9 +118,13 @@ class Pool:
         )
         for start in range(0, len(part), _BLOCK):
             stop = min(start + _BLOCK, len(part))
-            block_BF = part.ids_FB[:, start:stop].T.to(self.row_format.id_dtype).contiguous()
-            ids[start:stop] = block_BF.view(torch.int32)
-            dense[start:stop] = part.dense_DB[:, start:stop].T.contiguous().view(torch.int32)
+            # Not `contiguous()`, which leaves the strides of a single column as they are.
+            ids_BF = torch.empty(
+                (stop - start, self.row_format.num_ids), dtype=self.row_format.id_dtype
+            )
+            ids_BF.copy_(part.ids_FB[:, start:stop].T)
+            ids[start:stop] = ids_BF.view(torch.int32)
+            dense[start:stop] = part.dense_DB[:, start:stop].T.view(torch.int32)
         labels.copy_(part.labels_BK.view(torch.int32))
         weight.copy_(part.weight_B[:, None].view(torch.int32))
         rows.copy_(part.rows_B[:, None].view(torch.int32))
@@ -131,7 +135,7 @@ def to_batch(gathered: Sequence[Gathered], row_format: RowFormat) -> Batch:
     first = gathered[0]
     words_MW = first.words_MW if len(gathered) == 1 else torch.cat([g.words_MW for g in gathered])
     ids, dense, labels, weight, rows = torch.split(words_MW, row_format.cuts, 1)
-    ids_MF = ids.contiguous().view(row_format.id_dtype)
+    ids_MF = _viewed(ids, row_format.id_dtype)
     return Batch(
         ids_FB=ids_MF.T.contiguous().long(),
         dense_DB=dense.view(torch.float32).T.contiguous(),
@@ -139,10 +143,18 @@ def to_batch(gathered: Sequence[Gathered], row_format: RowFormat) -> Batch:
         sequences={
             name: _joined([g.sequences[name] for g in gathered]) for name in first.sequences
         },
-        labels_BK=labels.contiguous().view(torch.float32),
-        weight_B=weight.contiguous().view(torch.float32)[:, 0],
-        rows_B=rows.contiguous().view(torch.int64)[:, 0],
+        labels_BK=_viewed(labels, torch.float32),
+        weight_B=_viewed(weight, torch.float32)[:, 0],
+        rows_B=_viewed(rows, torch.int64)[:, 0],
     )
+
+
+def _viewed(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy of some words, as numbers of another type.
+
+    Not `contiguous()`, which leaves the strides of a single row as they are.
+    """
+    return words.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
 def _lists(columns: Sequence[Ragged]) -> _Lists:

@@ -81,3 +81,10 @@ def test_no_cancellation_far_from_zero() -> None:
 
 def test_none_leaves_values_alone() -> None:
     assert fit_in_pieces([1.0, 5.0]).scale(feature(normalize="none")) == DenseScale()
+
+
+def test_far_outside_the_training_range_stays_finite() -> None:
+    out = np.empty(3, np.float32)
+    normalise(DenseScale(0.0, 1e-300), np.array([1.0, -1.0, 0.0]), out)
+    largest = np.finfo(np.float32).max
+    assert out.tolist() == [largest, -largest, 0.0]
