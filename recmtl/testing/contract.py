@@ -74,7 +74,7 @@ def check_smallest(subject: Subject) -> None:
     with contextlib.suppress(NotApplicable):
         configs.append(subject.smallest())
     for config in configs:
-        for tasks in (subject.names[:1], subject.names, [*subject.names, "added"]):
+        for tasks in (subject.names[:1], subject.names, [*subject.names, subject.added]):
             tower = subject.build(tasks, config=config)
             logits_BO = tower(subject.rows(5))
             assert logits_BO.shape == (5, len(tasks)), (
@@ -98,7 +98,7 @@ def check_one_row(subject: Subject) -> None:
 def check_outputs(subject: Subject) -> None:
     """outputs: a task gets as many logits as its slot asks for."""
     first, second, *_ = subject.names
-    slots = [TaskSlot(first, outputs=3), TaskSlot(second), TaskSlot("added", outputs=2)]
+    slots = [TaskSlot(first, outputs=3), TaskSlot(second), TaskSlot(subject.added, outputs=2)]
     tower, x = subject.build(slots, config=subject.lively()).eval(), subject.rows(6)
     before_BO = tower(x)
     assert before_BO.shape == (6, 6), (
@@ -142,7 +142,7 @@ def check_storage(subject: Subject) -> None:
 
 def check_task_order(subject: Subject) -> None:
     """T11: permuting the tasks permutes the logits and changes nothing else."""
-    names = [*subject.names, "added"]
+    names = [*subject.names, subject.added]
     moved = names[1:] + names[:1]
     tower = subject.build(names, config=subject.lively()).eval()
     other = subject.build(moved, config=subject.lively(), seed=1).eval()
@@ -176,7 +176,7 @@ def check_state_keys(subject: Subject) -> None:
     """keys: those of a tower survive an added task."""
     config = subject.lively()
     before = subject.build(subject.names, config=config).state_dict()
-    after = subject.build(["added", *subject.names], config=config).state_dict()
+    after = subject.build([subject.added, *subject.names], config=config).state_dict()
     for key, value in before.items():
         assert key in after, f"keys: state key `{key}` is gone when a task is added."
         assert after[key].shape == value.shape, (

@@ -99,7 +99,7 @@ def check_parameters_are_trained(subject: Subject) -> None:
 
 def check_heads(subject: Subject) -> None:
     """heads: some parameters belong to each task alone, and named ones to the task they name."""
-    names = [*subject.names, "added"]
+    names = [*subject.names, subject.added]
     tower = subject.build(names, config=subject.lively())
     reach = _reach(tower, subject.rows(64))
     for task in names:

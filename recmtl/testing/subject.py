@@ -30,6 +30,7 @@ class Subject:
         tower: the one given.
         config: its config.
         names: its tasks' names, with more of them where there are fewer than two.
+        added: the name of one more.
     """
 
     def __init__(self, tower: nn.Module) -> None:
@@ -47,7 +48,8 @@ class Subject:
         self.config: Any = tower.config
         tasks: Any = tower.tasks
         given = [slot.name for slot in task_slots(tasks)]
-        spare = [name for name in ("first", "second") if name not in given]
+        names = [f"added_{i}" for i in range(len(given) + 3)]
+        self.added, *spare = [name for name in names if name not in given]
         self.names = given + spare[: max(0, 2 - len(given))]
 
     def build(

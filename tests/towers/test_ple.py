@@ -53,7 +53,11 @@ def test_matches_the_equations(config: PLEConfig, num_tasks: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [small(num_task_experts=1), small(num_levels=2, gate_widths=(2,), gate_bias=True)]
+    "config",
+    [
+        small(num_task_experts=1, expert_widths=(2,)),
+        small(num_levels=2, gate_widths=(1,), gate_bias=True, num_shared_experts=1),
+    ],
 )
 def test_gradients_match_finite_differences(config: PLEConfig) -> None:
     tower = randomise(PLE(config, in_dim=2, tasks=TASKS[:2]))
