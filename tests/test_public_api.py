@@ -16,14 +16,47 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ evaluate load_spec score train
+        TrainResult __version__ evaluate load_spec save_run score train
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
+    "recmtl.towers": """
+        CGC CGCConfig ESMM ESMMConfig ExpertRef InputDims MMoE MMoEConfig PLE PLEConfig
+        SharedBottom SharedBottomConfig TOWERS TaskSlot Tower TowerConfig TowerInput build_tower
+        task_slots
+    """,
     "recmtl.losses": """
         binary_nll joint_likelihood log1mexp product_log_odds product_log_prob product_nll
         squared_error
     """,
     "recmtl.tasks": "LossTerms TaskDef TaskSet",
+    "recmtl.metrics": """
+        GroupedAUC Histogram Reliability auc ece gauc group_codes logloss mae ne pcoc
+        reliability_bins rmse score_histogram segment_metrics task_metrics
+    """,
+    "recmtl.testing": "assert_tower_ok",
+    "recmtl.batch": "Batch Ragged",
+    "recmtl.spec": """
+        DataSpec DenseFeature Feature Problem SequenceFeature SparseFeature Spec SplitByKey
+        SplitByTime StrictModel Task Vocab load_yaml parse_yaml
+    """,
+    "recmtl.config": """
+        ObjectiveConfig RunConfig TrainConfig dump_yaml fingerprint json_schema load_spec
+    """,
+    "recmtl.data": """
+        EncodeCounts Encoders FeatureCounts Log Population RowGroup Splits TrainStreams
+        batches_in_order check_columns open_log open_splits pad_to
+    """,
+    "recmtl.embeddings": "EmbeddingConfig Layout PlainLookup Table layout",
+    "recmtl.models": "MultiTaskNet TowerInputs build_net build_tasks input_dims outcome_metrics",
+    "recmtl.scoring": "BatchScorer ScoreResult evaluate score",
+    "recmtl.training": """
+        ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit save_run
+    """,
+    "recmtl.simulate": "SimulationSummary simulate",
+    "recmtl.report": "summarise write_report",
+    "recmtl.doctor": "Finding encode_all examine require_healthy require_memory",
+    "recmtl.api": "evaluate score train",
+    "recmtl.cli": "main",
 }
 
 
