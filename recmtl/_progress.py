@@ -1,4 +1,4 @@
-"""Progress of long work, on standard error: a live bar on a terminal, a line now and then elsewhere, or nothing."""
+"""Progress of long work on standard error: a live bar, a line now and then, or nothing."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ class Bar(Protocol):
 
 
 class Progress(Protocol):
-    """Announces pieces of work: ``with progress("train", total=1000, unit="rows") as bar: bar.advance(10)``."""
+    """Announces work: ``with progress("train", total=1000, unit="rows") as bar: ...``."""
 
-    def __call__(self, description: str, total: int, unit: str, *, done: int = 0) -> AbstractContextManager[Bar]:
+    def __call__(
+        self, description: str, total: int, unit: str, *, done: int = 0
+    ) -> AbstractContextManager[Bar]:
         """Announce work of `total` units, of which `done` were done before (after a restart)."""
 
 
@@ -59,7 +61,7 @@ class _SilentBar:
 
 
 class PlainProgress:
-    """A line when the work begins, every `every_s` seconds, and when it ends: for log files and pipes.
+    """A line when work begins, every `every_s` seconds, and when it ends: for logs and pipes.
 
     Example:
         >>> with PlainProgress(sys.stdout)("train", total=2048, unit="rows") as bar:
@@ -82,7 +84,9 @@ class PlainProgress:
 
 
 class _PlainBar:
-    def __init__(self, stream: TextIO, every_s: float, description: str, total: int, unit: str, done: int) -> None:
+    def __init__(
+        self, stream: TextIO, every_s: float, description: str, total: int, unit: str, done: int
+    ) -> None:
         self.stream, self.every_s = stream, every_s
         self.description, self.total, self.unit = description, total, unit
         self.done = self.done_before = done
@@ -167,7 +171,7 @@ def shown_pair(name: str, value: object) -> str:
 
 
 def terminal_progress(stream: TextIO | None = None) -> Progress:
-    """The form of progress that suits `stream` (standard error): live on a terminal, plain lines elsewhere.
+    """What suits `stream` (standard error): live bars on a terminal, plain lines elsewhere.
 
     Example:
         >>> import io

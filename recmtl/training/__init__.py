@@ -5,7 +5,7 @@ Example:
 
         module = MultiTaskModule(config, encoders)
         data = ClickLogDataModule(config, encoders, data_dir="logs/")
-        trainer = lightning.Trainer(strategy=TorchRecStrategy(), accelerator="cpu", devices=1, max_epochs=1)
+        trainer = lightning.Trainer(strategy=TorchRecStrategy(), accelerator="cpu", devices=1)
         trainer.fit(module, datamodule=data)
 """
 

@@ -24,14 +24,9 @@ _STEP = re.compile(r"step-\d{8,}")
 class RunCheckpoints(Checkpoint):
     """Saves every so many steps and after each validation; keeps the best checkpoint and the last.
 
-    ``FOLDER/index.json`` names both. A checkpoint that is neither is removed once the index no longer names it, so that
-    a process killed at any moment leaves an index of whole checkpoints. Without validation the last one is the best.
-
-    Args:
-        folder: where the checkpoints go, as `step-00001234`.
-        monitor: what decides about the best; None without validation.
-        every_n_steps: None for a tenth of an epoch.
-        interrupted: asked after each batch; if it says yes, a checkpoint is written and `TrainingInterrupted` raised.
+    ``FOLDER/index.json`` names both. A checkpoint that is neither is removed once the index no
+    longer names it, so that a process killed at any moment leaves an index of whole checkpoints.
+    Without validation the last one is the best.
 
     Attributes:
         best: name of the best checkpoint so far.
@@ -48,6 +43,15 @@ class RunCheckpoints(Checkpoint):
         every_n_steps: int | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Say what to keep where.
+
+        Args:
+            folder: where the checkpoints go, as `step-00001234`.
+            monitor: what decides about the best; None without validation.
+            every_n_steps: None for a tenth of an epoch.
+            interrupted: asked after each batch; if it says yes, a checkpoint is written and
+                `TrainingInterrupted` raised.
+        """
         self.folder = Path(folder)
         self.monitor = monitor
         self.every_n_steps = every_n_steps
@@ -59,20 +63,34 @@ class RunCheckpoints(Checkpoint):
         self._saved_step = -1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_score": self.best_score, "best_metrics": self.best_metrics, "last": self.last}
+        """What was found so far."""
+        return {
+            "best": self.best,
+            "best_score": self.best_score,
+            "best_metrics": self.best_metrics,
+            "last": self.last,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what was found."""
         self.best, self.best_score = state_dict["best"], state_dict["best_score"]
         self.best_metrics, self.last = state_dict["best_metrics"], state_dict["last"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Settle how often to save."""
         self._saved_step = trainer.global_step
         if self.every_n_steps is None:
             self.every_n_steps = max(1, math.ceil(trainer.num_training_batches / 10))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
+        """Save now and then, and when training was asked to stop."""
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the end of the epoch saves: a restart from here would leave out its validation
         interrupted = self._any_interrupted(trainer)
@@ -82,10 +100,16 @@ class RunCheckpoints(Checkpoint):
             raise TrainingInterrupted
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._any_interrupted(trainer):
+        """Stop when asked to: a restart goes on from the last checkpoint, and validates."""
+        if (
+            trainer.state.fn == "fit"
+            and not trainer.sanity_checking
+            and self._any_interrupted(trainer)
+        ):
             raise TrainingInterrupted  # a restart goes on from the last checkpoint, and validates
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Decide about the best, and save."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self.monitor is not None:
@@ -93,19 +117,22 @@ class RunCheckpoints(Checkpoint):
             if self.monitor.is_better(score, self.best_score):
                 self.best, self.best_score = self._name(trainer), score
                 metrics = trainer.callback_metrics.items()
-                self.best_metrics = {key: float(value) for key, value in metrics if key.startswith("valid/")}
+                self.best_metrics = {
+                    key: float(value) for key, value in metrics if key.startswith("valid/")
+                }
         self.save(trainer)
         if self._any_interrupted(trainer):
             raise TrainingInterrupted
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save where no validation did."""
         if self._saved_step != trainer.global_step:
             self.save(trainer)
         if self._any_interrupted(trainer):
             raise TrainingInterrupted
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint of this moment, name it in the index, and remove those that are no longer named."""
+        """Write a checkpoint of this moment, name it in the index, remove what is not named."""
         self.last = self._name(trainer)
         self._saved_step = trainer.global_step
         best = self.best or self.last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -16,24 +17,28 @@ __all__ = ["ClickLogDataModule"]
 
 
 class ClickLogDataModule(pl.LightningDataModule):
-    """Training batches in an order that (seed, epoch) decides alone, validation batches in the order of the log.
+    """Training batches in the order of (seed, epoch), validation batches in that of the log.
 
-    Every process count sees the same global batches, and a restart in mid-epoch goes on with the batch that follows.
-    Rows for a final test are not part of a spec, so nothing here can touch them.
-
-    Args:
-        config: a `RunConfig`, or a `Spec`.
-        encoders: fitted on the training rows.
-        data_dir: folder that the paths of the spec are relative to.
+    Every process count sees the same global batches, and a restart in mid-epoch goes on with the
+    batch that follows. Rows for a final test are not part of a spec, so nothing here can touch
+    them.
 
     Raises:
-        SpecError: `config` is a `Spec` and the trained module has no `train_config` that gives the batch size.
+        SpecError: `config` is a `Spec` and the trained module has no `train_config` that gives the
+            batch size.
         DataError: a file or a column is missing or does not fit.
     """
 
     def __init__(
         self, config: RunConfig | Spec, encoders: Encoders, *, data_dir: str | Path
     ) -> None:
+        """Say which rows; files are opened by `setup`.
+
+        Args:
+            config: a `RunConfig`, or a `Spec`.
+            encoders: fitted on the training rows.
+            data_dir: folder that the paths of the spec are relative to.
+        """
         super().__init__()
         self.config = config
         self.encoders = encoders
@@ -64,7 +69,8 @@ class ClickLogDataModule(pl.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        return TrainLoader(streams, lambda: trainer.fit_loop.epoch_progress.current.processed)
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        return TrainLoader(streams, lambda: progress.processed)
 
     def val_dataloader(self) -> ValidLoader | list[ValidLoader]:
         """Batches of the validation rows, or nothing where the spec has none."""
@@ -75,7 +81,7 @@ class ClickLogDataModule(pl.LightningDataModule):
         return ValidLoader(self.splits.valid, self.encoders, batch_size=batch_size)
 
     def loader(self, path: str | Path, *, batch_size: int = 4096) -> ValidLoader:
-        """Batches of other labelled rows, such as a final test: ``trainer.test(module, data.loader("test.parquet"))``.
+        """Batches of other labelled rows: ``trainer.test(module, data.loader("test.parquet"))``.
 
         Args:
             path: file, folder or glob, relative to `data_dir`.
@@ -87,10 +93,12 @@ class ClickLogDataModule(pl.LightningDataModule):
 
     @property
     def _train_config(self) -> TrainConfig:
-        """That of the module, whose section `train` may have been replaced; else that of the config."""
+        """That of the module, where the section may have been replaced, or of the config."""
         assert self.trainer is not None
         found = getattr(self.trainer.lightning_module, "train_config", None)
         found = found or getattr(self.config, "train", None)
         if not isinstance(found, TrainConfig):
-            raise SpecError("train: neither the config nor the module says how to train. Pass a `RunConfig`.")
+            raise SpecError(
+                "train: neither the config nor the module says how to train. Pass a `RunConfig`."
+            )
         return found

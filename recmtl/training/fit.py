@@ -43,7 +43,7 @@ class TrainResult:
     run: Path
     """Folder of the run."""
     best: dict[str, float | None]
-    """Validation metrics of the best checkpoint, as `valid/<task>/<metric>`; None where one is not defined."""
+    """Metrics of the best checkpoint, as `valid/<task>/<metric>`; None where not defined."""
     rows_per_s: float
     """Training rows per second, validation left out; 0 where nothing was left to train."""
     epochs: int
@@ -61,8 +61,9 @@ def fit(
 ) -> TrainResult:
     """Train, keep the best checkpoint, and go on where an interrupted training of `folder` stopped.
 
-    It leaves `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was interrupted at any moment
-    and continued ends with the same metrics as one that was not: bit for bit in one process.
+    It leaves `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was
+    interrupted at any moment and continued ends with the same metrics as one that was not: bit for
+    bit in one process.
 
     Args:
         config: what to train.
@@ -73,7 +74,8 @@ def fit(
         resume: go on from the last checkpoint in `folder`, if there is one.
 
     Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written first (a second signal does not wait for it).
+        KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written first (a second signal
+            does not wait for it).
         CheckpointError: the last checkpoint is corrupt, or of another model.
         MissingExtraError: a logger of `train.loggers` is not installed.
     """
@@ -83,7 +85,9 @@ def fit(
     step = 0 if last_path is None else read_state(last_path)["global_step"]
     stop = StopRequest()
     had_group = dist.is_initialized()
-    monitor = None if config.monitor is None else Monitor(f"valid/{config.monitor}", config.monitor_mode)
+    monitor = (
+        None if config.monitor is None else Monitor(f"valid/{config.monitor}", config.monitor_mode)
+    )
     checkpoints = RunCheckpoints(
         folder / "checkpoints",
         monitor=monitor,
@@ -139,7 +143,7 @@ def fit(
 
 
 class _Patience(EarlyStopping):
-    """Lightning's early stopping on our monitor, which a restart after its last word does not forget."""
+    """Lightning's early stopping, which a restart after its last word does not forget."""
 
     def __init__(self, monitor: Monitor, patience: int) -> None:
         super().__init__(
@@ -163,11 +167,12 @@ class _PlanFile(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
+            assert isinstance(pl_module, MultiTaskModule)
             text = pl_module.plan_text
             if pl_module.train_config.clip is not None:
                 text += (
-                    f"\nGradients are clipped to a norm of {pl_module.train_config.clip}, those of the dense parameters"
-                    " alone: tables are updated inside backward.\n"
+                    f"\nGradients are clipped to a norm of {pl_module.train_config.clip}, those of"
+                    " the dense parameters alone: tables are updated inside backward.\n"
                 )
             write_text(self.file, text)
 
@@ -185,7 +190,12 @@ class _Stopwatch(Callback):
             self._since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self.steps.append(batch_idx)
         if batch_idx + 1 == trainer.num_training_batches:
@@ -216,15 +226,15 @@ def _loggers(config: RunConfig, folder: Path, step: int) -> list[Logger]:
             loggers.append(TensorBoardLogger(folder, name="tensorboard"))
         except ModuleNotFoundError as error:
             raise MissingExtraError(
-                "train.loggers: `tensorboard` needs the package tensorboard, which is not installed. Run `pip install"
-                " tensorboard`, or leave it out."
+                "train.loggers: `tensorboard` needs the package tensorboard, which is not"
+                " installed. Run `pip install tensorboard`, or leave it out."
             ) from error
     return loggers
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's banners and advice, which speak of a Trainer that the user of the command line never made."""
+    """Without Lightning's banners and advice about a Trainer that the user never made."""
     names = ("lightning.pytorch", "lightning.fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     try:

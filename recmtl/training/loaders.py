@@ -1,4 +1,4 @@
-"""Loaders that Lightning can resume in mid-epoch: a position is (epoch, batch), valid on any number of devices."""
+"""Loaders that Lightning can resume in mid-epoch, at a position (epoch, batch)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ __all__ = ["TrainLoader", "ValidLoader"]
 class Streams(Protocol):
     """An epoch of batches whose order is a function of (seed, epoch) alone."""
 
-    num_batches: int
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch."""
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start` + 1, ... of `epoch`."""
@@ -27,15 +29,18 @@ class Streams(Protocol):
 class TrainLoader:
     """Training batches of the epoch that the trainer is in.
 
-    Lightning makes iterators before it knows where a restarted run goes on, so the position is settled when the first
-    batch is asked for. It has a length: without one, Lightning reads a batch ahead and a restart would lose it.
-
-    Args:
-        streams: where batches come from.
-        current_epoch: the epoch that the trainer is in, counted from 0.
+    Lightning makes iterators before it knows where a restarted run goes on, so the position is
+    settled when the first batch is asked for. It has a length: without one, Lightning reads a batch
+    ahead and a restart would lose it.
     """
 
     def __init__(self, streams: Streams, current_epoch: Callable[[], int]) -> None:
+        """Say where batches come from.
+
+        Args:
+            streams: where batches come from.
+            current_epoch: the epoch that the trainer is in, counted from 0.
+        """
         self._streams = streams
         self._current_epoch = current_epoch
         self._epoch = 0
@@ -63,8 +68,9 @@ class TrainLoader:
         """Go on at a position that `state_dict` gave."""
         if state["num_batches"] != len(self):
             raise CheckpointError(
-                f"The checkpoint was made with {state['num_batches']:,} batches an epoch, now there are {len(self):,}: the"
-                " training data or `train.batch_size` changed. Resume with what it was started with."
+                f"The checkpoint was made with {state['num_batches']:,} batches an epoch, now there"
+                f" are {len(self):,}: the training data or `train.batch_size` changed. Resume with"
+                " what it was started with."
             )
         self._resume = (state["epoch"], state["batch"])
 
@@ -73,14 +79,16 @@ class ValidLoader:
     """Batches in the order of the log, the same every time.
 
     Every process reads its share of each batch; shares are padded to equal size.
-
-    Args:
-        log: labelled rows.
-        encoders: fitted on the training rows.
-        batch_size: rows of a global batch.
     """
 
     def __init__(self, log: Log, encoders: Encoders, *, batch_size: int) -> None:
+        """Say which rows; they are read when iterated over.
+
+        Args:
+            log: labelled rows.
+            encoders: fitted on the training rows.
+            batch_size: rows of a global batch.
+        """
         self._log = log
         self._encoders = encoders
         self._batch_size = batch_size

@@ -30,7 +30,7 @@ from recmtl.towers import TowerConfig
 from recmtl.training.loaders import ValidLoader
 from recmtl.training.optim import TablesAndDense, dense_optimizer
 from recmtl.training.refusals import require_strategy, trainer_problems
-from recmtl.training.strategy import TorchRecStrategy, bare_net
+from recmtl.training.strategy import TorchRecStrategy, bare_net, sharded_lookup
 from recmtl.training.validation import OutcomeColumns, flat_metrics
 
 __all__ = ["MultiTaskModule"]
@@ -42,27 +42,18 @@ Position = tuple[Tensor, int] | None
 class MultiTaskModule(pl.LightningModule):
     """A multi-task model to be trained with ``Trainer(strategy=TorchRecStrategy())``.
 
-    It logs `train/loss`, `train/<task>/loss` and, after each validation, `valid/<task>/<metric>`. The net is built when
-    the trainer asks for it, its tables without memory; the strategy gives them their place.
+    It logs `train/loss`, `train/<task>/loss` and, after each validation, `valid/<task>/<metric>`.
+    The net is built when the trainer asks for it, its tables without memory; the strategy gives
+    them their place.
 
-    Gradient clipping acts on dense parameters only: the gradients of tables are used up inside backward and are never
-    seen whole.
-
-    Args:
-        config: a `RunConfig`, or a `Spec` together with `tower`.
-        encoders: fitted on the training rows of the same spec.
-        tower: replaces the section `tower`.
-        objective: replaces the section `objective`.
-        train: replaces the section `train`.
+    Gradient clipping acts on dense parameters only: the gradients of tables are used up inside
+    backward and are never seen whole.
 
     Attributes:
         net: from a batch to logits; None until the trainer is set up.
         tasks: loss, populations and probabilities.
         train_config: how it is trained.
         plan_text: which device holds which table, in words, once training is set up.
-
-    Raises:
-        SpecError: the sections contradict each other, or the encoders are of another spec.
     """
 
     net: nn.Module | None
@@ -76,13 +67,28 @@ class MultiTaskModule(pl.LightningModule):
         objective: ObjectiveConfig | None = None,
         train: TrainConfig | None = None,
     ) -> None:
+        """Resolve the sections and check them; the net is built later.
+
+        Args:
+            config: a `RunConfig`, or a `Spec` together with `tower`.
+            encoders: fitted on the training rows of the same spec.
+            tower: replaces the section `tower`.
+            objective: replaces the section `objective`.
+            train: replaces the section `train`.
+
+        Raises:
+            SpecError: the sections contradict each other, or the encoders are of another spec.
+        """
         super().__init__()
         self.config = _resolved(config, tower=tower, objective=objective, train=train)
         self.train_config = self.config.train
-        if encoders.spec.features != self.config.features or encoders.spec.labels != self.config.labels:
+        if (
+            encoders.spec.features != self.config.features
+            or encoders.spec.labels != self.config.labels
+        ):
             raise SpecError(
-                "encoders: they were fitted for other features or labels than the config has. Fit them anew with"
-                " `Encoders.fit(config, data_dir)`."
+                "encoders: they were fitted for other features or labels than the config has. Fit"
+                " them anew with `Encoders.fit(config, data_dir)`."
             )
         self.encoders = encoders
         objective_kind, normalize = self.config.objective.kind, self.train_config.normalize
@@ -102,12 +108,15 @@ class MultiTaskModule(pl.LightningModule):
             SpecError: with every reason.
         """
         require_strategy(self.trainer, TorchRecStrategy)
-        problems = trainer_problems(self.trainer, self.train_config, automatic=self.automatic_optimization)
+        problems = trainer_problems(
+            self.trainer, self.train_config, automatic=self.automatic_optimization
+        )
         outside = [name for name, _ in self.named_parameters() if not name.startswith("net.")]
         if outside:
+            listed = ", ".join(f"`{name}`" for name in outside)
             problems.append(
-                f"parameters outside `net` ({', '.join(f'`{name}`' for name in outside)}) would not be averaged over"
-                " processes. Put them into the tower."
+                f"parameters outside `net` ({listed}) would not be averaged over processes. Put"
+                " them into the tower."
             )
         if problems:
             raise SpecError.all_of(problems)
@@ -123,13 +132,13 @@ class MultiTaskModule(pl.LightningModule):
         self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
 
     def configure_optimizers(self) -> Any:
-        """One optimizer with the groups `sparse` and `dense`; add a schedule to it in a subclass."""
+        """One optimizer with the groups `sparse` and `dense`; a subclass may add a schedule."""
         assert self.net is not None
         train, net = self.train_config, bare_net(self.net)
         names = net.dense_tensors()
         dense = {n: p for n, p in net.named_parameters() if n in names and p.requires_grad}
         return TablesAndDense(
-            net.lookup.collection.fused_optimizer,
+            sharded_lookup(net).collection.fused_optimizer,
             dense_optimizer(train.optimizer, dense, lr=train.lr, weight_decay=train.weight_decay),
             dense,
             lr=train.embedding.lr,
@@ -141,17 +150,19 @@ class MultiTaskModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients of dense parameters to the Trainer's value or, without one, to the norm `train.clip`."""
+        """Clip dense gradients to the Trainer's value or, without one, to the norm `train.clip`."""
         value = self.train_config.clip if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm)
+        self.clip_gradients(
+            optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm
+        )
 
     def forward(self, batch: Batch) -> Tensor:
-        """What each task predicts, [B, all tasks]: probabilities, and numbers in the unit of a regression's label."""
+        """What each task predicts, [B, all tasks]: probabilities, or numbers in a label's unit."""
         assert self.net is not None
         return self.tasks.probs(self.net(batch))
 
     def loss_terms(self, batch: Batch) -> LossTerms:
-        """This rank's part of the loss of the global batch: parts of all ranks sum to the loss. Collective."""
+        """This rank's part of the global batch's loss; the parts sum to the loss. Collective."""
         assert self.net is not None
         l2, squares_B = self.train_config.embedding.l2, None
         if l2 > 0:
@@ -176,30 +187,31 @@ class MultiTaskModule(pl.LightningModule):
         return LossTerms(terms.total + penalty, terms.by_task)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; the wrappers average gradients over ranks, so this rank's part counts world size times."""
+        """One step; gradients will be averaged over ranks, so this part counts world size times."""
         with self._own_randomness():
             terms = self.loss_terms(batch)
         self._losses.add(terms)
         return terms.total * _world_size()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the mean losses since they were last logged: every `log_every_n_steps`, and at the end of an epoch."""
+        """Log the mean losses since the last time: every `log_every_n_steps`, and at the end."""
         is_last = batch_idx + 1 == self.trainer.num_training_batches
-        if not is_last and self.trainer.global_step % self.trainer.log_every_n_steps != 0:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        if not is_last and self.trainer.global_step % every != 0:
             return
         mean, self._logged = self._losses.since(self._logged)
         mean = _over_ranks(mean)
         if not bool(mean.isfinite().all()):
             raise RecMTLError(
-                f"The loss is no longer a finite number at step {self.trainer.global_step:,}. Lower `train.lr` or"
-                " `train.embedding.lr`, or set `train.clip`."
+                f"The loss is no longer a finite number at step {self.trainer.global_step:,}. Lower"
+                " `train.lr` or `train.embedding.lr`, or set `train.clip`."
             )
         keys = ["train/loss", *(f"train/{name}/loss" for name in self.tasks.trained)]
         for key, value in zip(keys, mean, strict=True):
             self.log(key, value, prog_bar=key == "train/loss", batch_size=1)
 
     def recent_losses(self) -> dict[str, float]:
-        """Mean loss of each task since the last call, estimated from this rank; waits for the device."""
+        """Mean losses since the last call, estimated from this rank; waits for the device."""
         mean, self._shown = self._losses.since(self._shown)
         names = ("loss", *self.tasks.trained)
         return dict(zip(names, (mean * _world_size()).tolist(), strict=True))
@@ -215,7 +227,8 @@ class MultiTaskModule(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """What each task predicts for this rank's rows, [B, all tasks]."""
         with torch.inference_mode(mode=False), torch.no_grad():
-            return self(batch)
+            predicted: Tensor = self(batch)
+            return predicted
 
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of all validation rows, as `valid/<task>/<metric>`."""
@@ -227,7 +240,7 @@ class MultiTaskModule(pl.LightningModule):
 
     def _keep(self, batch: Batch) -> None:
         assert self.net is not None
-        # FBGEMM's lookup has no kernel under inference mode, which Lightning turns on outside of fitting.
+        # FBGEMM's lookup has no kernel under inference mode, which Lightning likes to turn on.
         with torch.inference_mode(mode=False), torch.no_grad():
             self._outcomes.add(self.net(batch), batch)
 
@@ -237,7 +250,9 @@ class MultiTaskModule(pl.LightningModule):
         if outcomes is not None:
             data, aside = self.config.data, None
             if isinstance(loader, ValidLoader):
-                aside = loader.columns([c for c in (data.group_by, *data.segments) if c is not None])
+                aside = loader.columns(
+                    [c for c in (data.group_by, *data.segments) if c is not None]
+                )
             if aside is not None:
                 aside = aside[outcomes.rows_B.numpy()]
             found = outcome_metrics(
@@ -246,7 +261,9 @@ class MultiTaskModule(pl.LightningModule):
                 outcomes.labels_BK,
                 outcomes.weight_B,
                 groups=None if aside is None or data.group_by is None else aside[data.group_by],
-                segments={} if aside is None else {column: aside[column] for column in data.segments},
+                segments={}
+                if aside is None
+                else {column: aside[column] for column in data.segments},
             )
             metrics = flat_metrics(found, stage)
         metrics = self.trainer.strategy.broadcast(metrics)
@@ -257,7 +274,7 @@ class MultiTaskModule(pl.LightningModule):
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        """Dropout as a function of (seed, step, rank): a restarted run draws what it would have drawn."""
+        """Dropout as a function of (seed, step, rank): a restart draws what it would have drawn."""
         if not self._is_random:
             yield
             return
@@ -302,8 +319,11 @@ def _resolved(
     if isinstance(config, RunConfig):
         return config.model_copy(update=given)
     if tower is None:
-        raise SpecError("tower: the spec has no such section. Pass `tower=`, such as `tower=MMoEConfig()`.")
-    return RunConfig(**{name: getattr(config, name) for name in Spec.model_fields}, **given)
+        raise SpecError(
+            "tower: the spec has no such section. Pass `tower=`, such as `tower=MMoEConfig()`."
+        )
+    own = {name: getattr(config, name) for name in Spec.model_fields}
+    return RunConfig.model_validate({**own, **given})
 
 
 def _world_size() -> int:

@@ -1,4 +1,4 @@
-"""One torch optimizer over embedding tables (updated in backward) and dense parameters (updated in `step`)."""
+"""One torch optimizer over tables, updated in backward, and dense parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FusedOptimizer(Protocol):
     param_groups: Iterable[dict[str, Any]]
 
     def step(self, closure: Any = None) -> None:
-        """Copy the learning rates of the groups into the kernels; the updates themselves happen in backward."""
+        """Copy the groups' learning rates into the kernels; updates happen in backward."""
 
 
 def dense_optimizer(
@@ -27,17 +27,20 @@ def dense_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of the dense parameters, its state already allocated.
 
-    A checkpoint is loaded in place, so the state must exist before the first step; it starts as torch would start it.
+    A checkpoint is loaded in place, so the state must exist before the first step; it starts as
+    torch would start it.
 
     Args:
         kind: one of `DENSE_OPTIMIZERS`.
         parameters: dense parameters by name.
         lr: learning rate.
-        weight_decay: decay of every dense parameter; decoupled with `adamw`, else added to the gradient.
+        weight_decay: decay of every dense parameter; decoupled with `adamw`, else added to the
+            gradient.
 
     Example:
         >>> layer = nn.Linear(2, 1)
-        >>> optimizer = dense_optimizer("adam", dict(layer.named_parameters()), lr=0.1, weight_decay=0.0)
+        >>> named = dict(layer.named_parameters())
+        >>> optimizer = dense_optimizer("adam", named, lr=0.1, weight_decay=0.0)
         >>> sorted(optimizer.state[layer.bias])
         ['exp_avg', 'exp_avg_sq', 'step']
     """
@@ -46,7 +49,7 @@ def dense_optimizer(
         return torch.optim.SGD(values, lr=lr, weight_decay=weight_decay)
     if kind == "adagrad":
         return torch.optim.Adagrad(values, lr=lr, weight_decay=weight_decay)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    adam: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
     optimizer = adam(values, lr=lr, weight_decay=weight_decay, fused=True)
     for parameter in values:
         optimizer.state[parameter] = {
@@ -60,21 +63,17 @@ def dense_optimizer(
 class TablesAndDense(torch.optim.Optimizer):
     """Two groups, always: `sparse`, the tables, and `dense`, everything else.
 
-    The groups inside the kernels depend on how tables are sharded; here they are one group, so that a learning rate
-    schedule means the same on any number of devices. Three things differ from torchrec's `CombinedOptimizer`: the closure
-    (forward and backward, under Lightning) runs once; `zero_grad` leaves the tables alone, which have no gradient; and
-    `push_lr`, to be called before forward, is what moves a new learning rate into the kernels, because they read it there.
-
-    Args:
-        fused: the optimizer inside the kernels, or None without tables.
-        dense: the optimizer of the dense parameters, with one group.
-        names: the name of each dense parameter.
-        lr: learning rate of the tables.
+    The groups inside the kernels depend on how tables are sharded; here they are one group, so that
+    a learning rate schedule means the same on any number of devices. Three things differ from
+    torchrec's `CombinedOptimizer`: the closure (forward and backward, under Lightning) runs once;
+    `zero_grad` leaves the tables alone, which have no gradient; and `push_lr`, to be called before
+    forward, is what moves a new learning rate into the kernels, because they read it there.
 
     Example:
         >>> layer = nn.Linear(2, 1)
         >>> named = dict(layer.named_parameters())
-        >>> optimizer = TablesAndDense(None, dense_optimizer("sgd", named, lr=0.1, weight_decay=0.0), named, lr=0.05)
+        >>> dense = dense_optimizer("sgd", named, lr=0.1, weight_decay=0.0)
+        >>> optimizer = TablesAndDense(None, dense, named, lr=0.05)
         >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
         [('sparse', 0.05), ('dense', 0.1)]
     """
@@ -87,6 +86,14 @@ class TablesAndDense(torch.optim.Optimizer):
         *,
         lr: float,
     ) -> None:
+        """Join two optimizers.
+
+        Args:
+            fused: the optimizer inside the kernels, or None without tables.
+            dense: the optimizer of the dense parameters, with one group.
+            names: the name of each dense parameter.
+            lr: learning rate of the tables.
+        """
         super().__init__([{"params": [], "lr": lr, "name": "sparse"}], {})
         dense.param_groups[0]["name"] = "dense"
         self.param_groups.append(dense.param_groups[0])
@@ -96,7 +103,7 @@ class TablesAndDense(torch.optim.Optimizer):
         self.pushed_lr: float | None = None
 
     def push_lr(self) -> None:
-        """Move the learning rate of the group `sparse` into the kernels; to be called before forward."""
+        """Move the learning rate of `sparse` into the kernels; to be called before forward."""
         lr = float(self.param_groups[0]["lr"])
         if self.fused is None or lr == self.pushed_lr:
             return
@@ -105,8 +112,8 @@ class TablesAndDense(torch.optim.Optimizer):
         self.fused.step()
         self.pushed_lr = lr
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch: overloads on closure
-        """Run the closure once, if there is one (its backward updates the tables), then update the dense parameters."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Run the closure once (its backward updates the tables), then update the dense part."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -119,7 +126,7 @@ class TablesAndDense(torch.optim.Optimizer):
         self.dense.zero_grad(set_to_none=set_to_none)
 
     def dense_state(self) -> dict[str, Tensor]:
-        """The live state of the dense optimizer, as `<parameter>/<state>`; writing to a tensor changes the optimizer."""
+        """The live state of the dense optimizer as `<parameter>/<state>`; writing to it counts."""
         return {
             f"{name}/{key}": value
             for name, parameter in self.names.items()

@@ -1,9 +1,13 @@
-"""What a Trainer may be asked for that would be silently wrong with tables updated in backward: refused, with reasons."""
+"""What a Trainer can be asked for that would be silently wrong with fused tables: refused."""
 
 from __future__ import annotations
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    Callback,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
 
 from recmtl.config import TrainConfig
 from recmtl.errors import SpecError
@@ -30,12 +34,14 @@ def trainer_problems(trainer: pl.Trainer, config: TrainConfig, *, automatic: boo
     found = [_precision(trainer, config), _accumulation(trainer), _clipping(trainer, config)]
     if not automatic:
         found.append(
-            "automatic_optimization=False: tables are updated in each backward, so several backward passes a step"
-            " would update them several times. Combine the losses and return one from `training_step`."
+            "automatic_optimization=False: tables are updated in each backward, so several backward"
+            " passes a step would update them several times. Combine the losses and return one from"
+            " `training_step`."
         )
-    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in _callbacks(trainer)):
         found.append(
-            "StochasticWeightAveraging: it would average the dense parameters and leave the tables out. Remove it."
+            "StochasticWeightAveraging: it would average the dense parameters and leave the tables"
+            " out. Remove it."
         )
     return [problem for problem in found if problem is not None]
 
@@ -48,9 +54,15 @@ def require_strategy(trainer: pl.Trainer, strategy: type[pl.strategies.Strategy]
     """
     if not isinstance(trainer.strategy, strategy):
         raise SpecError(
-            f"strategy: got `{type(trainer.strategy).__name__}`, which can neither give sharded tables their memory nor"
-            " save them. Pass `Trainer(strategy=recmtl.TorchRecStrategy(), ...)`."
+            f"strategy: got `{type(trainer.strategy).__name__}`, which can neither give sharded"
+            " tables their memory nor save them. Pass `Trainer(strategy=recmtl.TorchRecStrategy(),"
+            " ...)`."
         )
+
+
+def _callbacks(trainer: pl.Trainer) -> list[Callback]:
+    found: list[Callback] = vars(trainer)["callbacks"]  # set where no type checker sees it
+    return found
 
 
 def _precision(trainer: pl.Trainer, config: TrainConfig) -> str | None:
@@ -59,24 +71,27 @@ def _precision(trainer: pl.Trainer, config: TrainConfig) -> str | None:
         reason = "tables are stored and updated in fp32"
         if precision.startswith("16"):
             reason = (
-                "scaled fp16 gradients would reach the tables unscaled, and a step that is skipped would still move them"
+                "scaled fp16 gradients would reach the tables unscaled, and a step that is skipped"
+                " would still move them"
             )
         return f"precision: must be `32-true` or `bf16-mixed`, got `{precision}`: {reason}."
     if config.precision != "32-true" and config.precision != precision:
         return (
-            f"precision: train.precision is `{config.precision}` and the Trainer's is `{precision}`. Pass"
-            f" `Trainer(precision={config.precision!r}, ...)`."
+            f"precision: train.precision is `{config.precision}` and the Trainer's is"
+            f" `{precision}`. Pass `Trainer(precision={config.precision!r}, ...)`."
         )
     return None
 
 
 def _accumulation(trainer: pl.Trainer) -> str | None:
-    scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
+    scheduled = any(
+        isinstance(callback, GradientAccumulationScheduler) for callback in _callbacks(trainer)
+    )
     if trainer.accumulate_grad_batches == 1 and not scheduled:
         return None
     return (
-        "accumulate_grad_batches: must be 1, because tables are updated in each backward: micro-batches would move them"
-        " several times a step. Raise `train.batch_size`."
+        "accumulate_grad_batches: must be 1, because tables are updated in each backward:"
+        " micro-batches would move them several times a step. Raise `train.batch_size`."
     )
 
 
@@ -84,4 +99,7 @@ def _clipping(trainer: pl.Trainer, config: TrainConfig) -> str | None:
     value = trainer.gradient_clip_val
     if value is None or config.clip is None or value == config.clip:
         return None
-    return f"gradient_clip_val: the Trainer's is {value} and train.clip is {config.clip}. Leave one of them out."
+    return (
+        f"gradient_clip_val: the Trainer's is {value} and train.clip is {config.clip}. Leave one of"
+        " them out."
+    )

@@ -25,15 +25,19 @@ class EpochBars(Callback):
     """One bar for each epoch and each validation, with rows/s, time left and the loss of each task.
 
     Losses are read from the device about once a second, not each step.
-
-    Args:
-        progress: what shows the bars.
-        num_rows: rows of an epoch.
-        batch_size: rows of a global batch.
-        every_s: how often losses are read.
     """
 
-    def __init__(self, progress: Progress, *, num_rows: int, batch_size: int, every_s: float = 1.0) -> None:
+    def __init__(
+        self, progress: Progress, *, num_rows: int, batch_size: int, every_s: float = 1.0
+    ) -> None:
+        """Say what an epoch is made of.
+
+        Args:
+            progress: what shows the bars.
+            num_rows: rows of an epoch.
+            batch_size: rows of a global batch.
+            every_s: how often losses are read.
+        """
         self.progress = progress
         self.num_rows = num_rows
         self.batch_size = batch_size
@@ -43,22 +47,32 @@ class EpochBars(Callback):
         self._shown_s = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Only rank 0 shows anything."""
         if not trainer.is_global_zero:
             self.progress = no_progress
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Open the bar of the epoch."""
         if self._bar is None:
             title = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
             done = min(batch_idx * self.batch_size, self.num_rows)
             self._open(title, self.num_rows, done)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
+        """Move the bar; now and then show losses."""
         assert self._bar is not None
-        before, after = (min(k * self.batch_size, self.num_rows) for k in (batch_idx, batch_idx + 1))
+        before, after = (
+            min(k * self.batch_size, self.num_rows) for k in (batch_idx, batch_idx + 1)
+        )
         is_last = batch_idx + 1 == trainer.num_training_batches
         shown = {}
         if is_last or time.monotonic() - self._shown_s >= self.every_s:
@@ -69,17 +83,23 @@ class EpochBars(Callback):
             self._close()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar of the validation."""
         self._close()
         self._open("validation", int(sum(trainer.num_val_batches)), 0, "batches")
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Move the bar."""
         if self._bar is not None:
             self._bar.advance(1)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
         self._close()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar."""
         self._close()
 
     def _open(self, title: str, total: int, done: int, unit: str = "rows") -> None:
@@ -91,18 +111,25 @@ class EpochBars(Callback):
 
 
 class JsonLinesLogger(Logger):
-    """One JSON object a line: ``{"step": 100, "epoch": 0, "train/loss": ...}``; values that are undefined are null.
-
-    Args:
-        file: the file to append to.
-        from_step: a restarted run goes on from here; lines of later steps, which it writes anew, are dropped.
-    """
+    """One JSON object a line: ``{"step": 100, "epoch": 0, "train/loss": ...}``, NaN as null."""
 
     def __init__(self, file: Path, *, from_step: int = 0) -> None:
+        """Open the file, dropping lines that will be written anew.
+
+        Args:
+            file: the file to append to.
+            from_step: where a restarted run goes on; lines of later steps, which it will write
+                anew, are dropped.
+        """
         super().__init__()
         self.file = file
         if file.exists():
-            write_text(file, "".join(line for line in _whole_lines(file) if json.loads(line)["step"] <= from_step))
+            write_text(
+                file,
+                "".join(
+                    line for line in _whole_lines(file) if json.loads(line)["step"] <= from_step
+                ),
+            )
 
     @property
     def name(self) -> str:
@@ -116,18 +143,28 @@ class JsonLinesLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one line; Lightning counts steps from 0, the file counts the steps that were made."""
+        """Append a line; Lightning counts steps from 0, the file those that were made."""
         line: dict[str, Any] = {"step": (step or 0) + 1, "epoch": int(metrics.get("epoch", 0))}
-        line |= {key: value if math.isfinite(value) else None for key, value in metrics.items() if key != "epoch"}
+        line |= {
+            key: value if math.isfinite(value) else None
+            for key, value in metrics.items()
+            if key != "epoch"
+        }
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """The config of a run stands in its `config.yaml`."""
 
 
 def _whole_lines(file: Path) -> list[str]:
     """All lines but one that a killed process left half-written."""
-    return [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        line
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line.endswith("\n")
+    ]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end training at the next batch, after a checkpoint; the second one ends it at once."""
+"""Ctrl-C and SIGTERM end training after the batch and a checkpoint; a second one at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrainingInterrupted(BaseException):
 
 
 class StopRequest:
-    """Whether someone asked to stop. Between two batches nothing is half done, so it is acted upon only there.
+    """Whether someone asked to stop; between two batches, where nothing is half done.
 
     Example:
         >>> stop = StopRequest()
@@ -32,12 +32,12 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
+        """Nobody has asked yet."""
         self.requested = False
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Listen to SIGINT and SIGTERM inside the block; elsewhere than in the main thread, where Python has no signals,
-        this does nothing."""
+        """Listen to SIGINT and SIGTERM inside the block, in the main thread (others get none)."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,7 +1,8 @@
-"""Python state <-> JSON, for what a checkpoint holds beside tensors: loops, callbacks, schedules, loader position.
+"""Python state <-> JSON, for what a checkpoint holds beside tensors.
 
-JSON has no tuples, infinities, small tensors or keys other than strings; those are written as ``{"$tuple": [...]}`` and so
-on. Anything else is refused: a pickle on disk would run code when it is loaded.
+JSON has no tuples, infinities, small tensors or keys other than strings; those are written as
+``{"$tuple": [...]}`` and so on. Anything else is refused: a pickle on disk would run code when it
+is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from recmtl.errors import CheckpointError
 __all__ = ["from_json", "to_json"]
 
 _LARGEST_TENSOR = 10_000
-_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)}
+_DTYPES = {
+    str(d).removeprefix("torch."): d
+    for d in (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
+}
 
 
 def to_json(value: Any, *, where: str) -> Any:
@@ -33,7 +37,8 @@ def to_json(value: Any, *, where: str) -> Any:
 
     Example:
         >>> to_json({"best": torch.tensor(0.5), "at": (1, float("inf"))}, where="callback `A`")
-        {'best': {'$tensor': [0.5], 'dtype': 'float32', 'shape': []}, 'at': {'$tuple': [1, {'$float': 'inf'}]}}
+        {'best': {'$tensor': [0.5], 'dtype': 'float32', 'shape': []},
+         'at': {'$tuple': [1, {'$float': 'inf'}]}}
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": repr(value)}
@@ -52,8 +57,9 @@ def to_json(value: Any, *, where: str) -> Any:
             return dict(pairs)
         return {"$dict": [[to_json(key, where=where), item] for key, item in pairs]}
     raise CheckpointError(
-        f"{where}: its state holds a `{type(value).__name__}`, which a checkpoint cannot hold (only numbers, strings, lists,"
-        " dicts and small tensors; nothing is pickled). Return such values from its `state_dict`."
+        f"{where}: its state holds a `{type(value).__name__}`, which a checkpoint cannot hold (only"
+        " numbers, strings, lists, dicts and small tensors; nothing is pickled). Return such values"
+        " from its `state_dict`."
     )
 
 
@@ -61,8 +67,9 @@ def _tensor_to_json(tensor: Tensor, where: str) -> dict[str, Any]:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in _DTYPES or tensor.numel() > _LARGEST_TENSOR:
         raise CheckpointError(
-            f"{where}: its state holds a {dtype} tensor of {tensor.numel():,} values; expected one of {sorted(_DTYPES)} with"
-            f" at most {_LARGEST_TENSOR:,}. Register larger ones as buffers of the module."
+            f"{where}: its state holds a {dtype} tensor of {tensor.numel():,} values; expected one"
+            f" of {sorted(_DTYPES)} with at most {_LARGEST_TENSOR:,}. Register larger ones as"
+            " buffers of the module."
         )
     values = [to_json(v, where=where) for v in tensor.detach().cpu().flatten().tolist()]
     return {"$tensor": values, "dtype": dtype, "shape": list(tensor.shape)}
@@ -88,5 +95,7 @@ def from_json(value: Any) -> Any:
     if "$dict" in value:
         return {from_json(key): from_json(item) for key, item in value["$dict"]}
     if "$tensor" in value:
-        return torch.tensor(from_json(value["$tensor"]), dtype=_DTYPES[value["dtype"]]).reshape(value["shape"])
+        return torch.tensor(from_json(value["$tensor"]), dtype=_DTYPES[value["dtype"]]).reshape(
+            value["shape"]
+        )
     return {key: from_json(item) for key, item in value.items()}

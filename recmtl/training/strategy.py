@@ -1,4 +1,4 @@
-"""TorchRecStrategy: Lightning with TorchRec's sharded tables, and checkpoints as folders of plain tensors and JSON."""
+"""TorchRecStrategy: Lightning with TorchRec's tables, and checkpoints without pickle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -16,9 +16,11 @@ from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch import Tensor, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # it is public
 
 from recmtl.checkpoint import load_into, read_state, save
-from recmtl.embeddings.sharded import shard
+from recmtl.config import TrainConfig
+from recmtl.embeddings.sharded import ShardedLookup, shard
 from recmtl.errors import CheckpointError, SpecError
 from recmtl.models import MultiTaskNet
 from recmtl.training.optim import TablesAndDense
@@ -29,18 +31,21 @@ __all__ = ["TorchRecStrategy", "bare_net"]
 _TIMEOUT = timedelta(minutes=30)
 
 
+class _Shardable(pl.LightningModule):
+    """What is needed of `MultiTaskModule`."""
+
+    net: Any
+    train_config: TrainConfig
+    plan_text: str
+
+
 class TorchRecStrategy(DDPStrategy):
-    """One process a device; embedding tables sharded over them by TorchRec, the dense part replicated.
+    """One process a device; tables are sharded over them, the dense part is replicated.
 
-    Only `module.net` is wrapped. On CPU the processes talk over gloo, on CUDA over nccl; one process talks to nobody
-    and opens no port. A checkpoint is a folder: tensors under logical names (`tables/<table>/weight`), which any number
-    of processes can load, and the state of loops, callbacks and schedules as JSON.
-
-    Args:
-        find_unused_parameters: True for a tower of which a step may leave a part unused (several processes only).
-        cluster_environment: how processes find one another (default: what Lightning detects).
-        process_group_backend: default gloo on CPU, nccl on CUDA.
-        timeout: how long a process waits for the others.
+    Only `module.net` is wrapped. On CPU the processes talk over gloo, on CUDA over nccl; one
+    process talks to nobody and opens no port. A checkpoint is a folder: tensors under logical names
+    (`tables/<table>/weight`), which any number of processes can load, and the state of loops,
+    callbacks and schedules as JSON.
 
     Attributes:
         plan_text: which device holds which table, in words, once training is set up.
@@ -58,6 +63,15 @@ class TorchRecStrategy(DDPStrategy):
         process_group_backend: str | None = None,
         timeout: timedelta | None = _TIMEOUT,
     ) -> None:
+        """Say how processes find one another; the rest comes from the Trainer.
+
+        Args:
+            find_unused_parameters: True for a tower of which a step may leave a part unused
+                (several processes only).
+            cluster_environment: how processes find one another (default: what Lightning detects).
+            process_group_backend: default gloo on CPU, nccl on CUDA.
+            timeout: how long a process waits for the others.
+        """
         super().__init__(
             cluster_environment=cluster_environment,
             process_group_backend=process_group_backend,
@@ -77,6 +91,16 @@ class TorchRecStrategy(DDPStrategy):
         return False
 
     @property
+    def _module(self) -> _Shardable:
+        module = self.lightning_module
+        if not hasattr(module, "train_config"):
+            raise SpecError(
+                f"TorchRecStrategy trains a `MultiTaskModule`, got a `{type(module).__name__}`."
+                " Pass one, or a subclass of it."
+            )
+        return cast("_Shardable", module)
+
+    @property
     def _is_alone(self) -> bool:
         return self.num_nodes * self.num_processes == 1
 
@@ -92,7 +116,11 @@ class TorchRecStrategy(DDPStrategy):
         self.set_world_ranks()
         self._process_group_backend = self._get_process_group_backend()
         dist.init_process_group(
-            self._process_group_backend, store=dist.HashStore(), rank=0, world_size=1, timeout=self._timeout
+            self._process_group_backend,
+            store=HashStore(),
+            rank=0,
+            world_size=1,
+            timeout=self._timeout,
         )
         atexit.register(_leave)
 
@@ -100,8 +128,7 @@ class TorchRecStrategy(DDPStrategy):
         """Give the tables their place and memory, and make the optimizers."""
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
-        module = self.lightning_module
-        assert module is not None
+        module = self._module
         for name, child in module.named_children():
             if name != "net":
                 child.to(self.root_device)
@@ -143,15 +170,15 @@ class TorchRecStrategy(DDPStrategy):
         """Nothing to do: `load_checkpoint` loads in place."""
 
     def tensors(self) -> dict[str, Any]:
-        """All tensors of a checkpoint by their logical names, live: writing to them changes the model.
+        """All tensors of a checkpoint by their logical names, live: writing to them counts.
 
-        `tables/<table>/weight`, `tables/<table>/optimizer/<state>`, `net/<dense parameter>`, while fitting
-        `optimizer/<dense parameter>/<state>`, and `module/<name>` for what a subclass of the module adds.
+        `tables/<table>/weight`, `tables/<table>/optimizer/<state>`, `net/<dense parameter>`, while
+        fitting `optimizer/<dense parameter>/<state>`, and `module/<name>` for what a subclass of
+        the module adds.
         """
-        module = self.lightning_module
-        assert module is not None
+        module = self._module
         net = bare_net(module.net)
-        found = dict(net.lookup.tensors())
+        found = sharded_lookup(net).tensors()
         found |= {f"net/{name}": tensor for name, tensor in net.dense_tensors().items()}
         own = module._parameters | module._buffers
         for name, child in module.named_children():
@@ -163,7 +190,9 @@ class TorchRecStrategy(DDPStrategy):
             found |= {f"optimizer/{name}": state for name, state in states}
         return found
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
+    ) -> None:
         """Write a checkpoint folder. Collective.
 
         Raises:
@@ -176,7 +205,9 @@ class TorchRecStrategy(DDPStrategy):
             if key in ("state_dict", "optimizer_states"):
                 continue
             if key == "callbacks":
-                state[key] = {name: to_json(v, where=f"callback `{name}`") for name, v in value.items()}
+                state[key] = {
+                    name: to_json(v, where=f"callback `{name}`") for name, v in value.items()
+                }
             else:
                 state[key] = to_json(value, where=f"`{key}` of the checkpoint")
         state["learning_rates"] = [
@@ -190,25 +221,25 @@ class TorchRecStrategy(DDPStrategy):
             save(folder, tensors if complete else _without_optimizers(tensors), state)
         self.barrier()
 
-    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint folder in place, made by any number of processes, and give Lightning the rest. Collective.
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load a checkpoint folder in place and give Lightning the rest. Collective.
 
         Raises:
             CheckpointError: it is corrupt, or of another model.
         """
         folder = Path(self.broadcast(str(checkpoint_path)))
         state = from_json(read_state(folder))
-        fitting = bool(self.optimizers)
+        fitting = self._module.trainer.state.fn == TrainerFn.FITTING
         if fitting and not state["complete"]:
             raise CheckpointError(
-                f"{folder}: holds weights alone (`save_weights_only=True`), so training cannot go on from it. Pass a"
-                " checkpoint with optimizer states to `ckpt_path`."
+                f"{folder}: holds weights alone (`save_weights_only=True`), so training cannot go"
+                " on from it. Pass a checkpoint with optimizer states to `ckpt_path`."
             )
         tensors = self.tensors()
         load_into(folder, tensors if state["complete"] else _without_optimizers(tensors))
-        module = self.lightning_module
-        assert module is not None
-        bare_net(module.net).lookup.set_step(state["global_step"])
+        sharded_lookup(self._module.net).set_step(state["global_step"])
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         for group, saved in zip(groups, state["learning_rates"], strict=False):
             group.update(saved)
@@ -235,7 +266,14 @@ class TorchRecStrategy(DDPStrategy):
         self.accelerator.teardown()
 
 
-def bare_net(net: nn.Module) -> MultiTaskNet:
+def sharded_lookup(net: nn.Module) -> ShardedLookup:
+    """The lookup of a net, wrapped or not."""
+    lookup = bare_net(net).lookup
+    assert isinstance(lookup, ShardedLookup)
+    return lookup
+
+
+def bare_net(net: Any) -> MultiTaskNet:
     """The net inside TorchRec's and DDP's wrappers."""
     while hasattr(net, "sharders") or isinstance(net, nn.parallel.DistributedDataParallel):
         net = net.module
@@ -258,8 +296,9 @@ def _ours(optimizer: torch.optim.Optimizer) -> TablesAndDense:
     inner = getattr(optimizer, "_optimizer", optimizer)
     if not isinstance(inner, TablesAndDense):
         raise SpecError(
-            f"`configure_optimizers` returned a `{type(inner).__name__}`: with TorchRecStrategy it must be the"
-            " `TablesAndDense` that `MultiTaskModule.configure_optimizers` makes; add a schedule to that one."
+            f"`configure_optimizers` returned a `{type(inner).__name__}`: with TorchRecStrategy it"
+            " must be the `TablesAndDense` that `MultiTaskModule.configure_optimizers` makes; add a"
+            " schedule to that one."
         )
     return inner
 

@@ -1,4 +1,4 @@
-"""Exact validation: what the model said and what was seen, as columns of all rows; numbers are made after the pass.
+"""Exact validation: outcomes are kept as columns, numbers are made after the pass.
 
 Shape letters: B rows, H heads, K label columns.
 """
@@ -31,6 +31,7 @@ class OutcomeColumns:
     """Collects the outcomes of a pass, batch by batch, on the device they are on."""
 
     def __init__(self) -> None:
+        """Start with no row."""
         self._parts: list[Outcomes] = []
 
     def add(self, logits_BH: Tensor, batch: Batch) -> None:
@@ -39,7 +40,7 @@ class OutcomeColumns:
         self._parts.append(Outcomes(logits_BH, batch.labels_BK, batch.weight_B, batch.rows_B))
 
     def take(self) -> Outcomes | None:
-        """What was collected on all ranks without padded rows, and forget it. Collective; None but on rank 0."""
+        """Give what all ranks collected, without padding, and forget it; None but on rank 0."""
         columns = [torch.cat(parts) for parts in zip(*self._parts, strict=True)]
         self._parts = []
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -73,13 +74,15 @@ def flat_metrics(metrics: Mapping[str, Any], stage: str) -> dict[str, float]:
     """The metrics of `outcome_metrics` under one key each; those that are not defined are NaN.
 
     Args:
-        metrics: ``{"tasks": {task: {metric: value}}, "segments": {column: {value: {task: {...}}}}}``.
+        metrics: ``{"tasks": {task: {metric: value}}, "segments": {column: {value: {task:
+            {...}}}}}``.
         stage: what the keys begin with.
 
     Example:
         >>> numbers = {"ctr": {"n": 2, "auc": None}}
         >>> flat_metrics({"tasks": numbers, "segments": {"device": {"ios": numbers}}}, "valid")
-        {'valid/ctr/n': 2.0, 'valid/ctr/auc': nan, 'valid/device=ios/ctr/n': 2.0, 'valid/device=ios/ctr/auc': nan}
+        {'valid/ctr/n': 2.0, 'valid/ctr/auc': nan,
+         'valid/device=ios/ctr/n': 2.0, 'valid/device=ios/ctr/auc': nan}
     """
     return dict(_flat(metrics, stage))
 

@@ -19,7 +19,8 @@ from recmtl.training import ClickLogDataModule, MultiTaskModule, TorchRecStrateg
 NUM_ROWS = 1_200
 SPEC = """
 name: small
-data: {train: train.parquet, valid: valid.parquet, group_by: user, segments: [device], weight: weight}
+data:
+  {train: train.parquet, valid: valid.parquet, group_by: user, segments: [device], weight: weight}
 features:
   - {name: user, type: sparse, vocab: {}, dim: 4}
   - {name: item, type: sparse, hash: 50, dim: 4}
@@ -31,7 +32,9 @@ tasks:
   - {name: cvr, label: buy, given: click}
   - {name: ctcvr, label: buy, product_of: [ctr, cvr]}
 tower: {kind: mmoe, num_experts: 2, expert_widths: [8], head_widths: [4]}
-train: {batch_size: 128, epochs: 2, lr: 0.01, seed: 3, monitor: ctr/auc, checkpoint_every_steps: 3, embedding: {lr: 0.1}}
+train:
+  {batch_size: 128, epochs: 2, lr: 0.01, seed: 3, embedding: {lr: 0.1}, monitor: ctr/auc,
+   checkpoint_every_steps: 3}
 """
 
 
@@ -83,7 +86,9 @@ def make(config: RunConfig, encoders: Encoders, log_dir: Path) -> Callable[..., 
 
     def made(*overrides: str) -> tuple[MultiTaskModule, ClickLogDataModule]:
         changed = load_spec(log_dir / "spec.yaml", overrides)
-        return MultiTaskModule(changed, encoders), ClickLogDataModule(changed, encoders, data_dir=log_dir)
+        return MultiTaskModule(changed, encoders), ClickLogDataModule(
+            changed, encoders, data_dir=log_dir
+        )
 
     return made
 

@@ -33,7 +33,9 @@ NAN = math.nan
         ("max", [NAN, NAN, NAN], 0),
     ],
 )
-def test_the_best_is_kept_in_both_directions_with_ties_and_nan_pitfall_T41(mode: Any, scores: list[float], best: int) -> None:
+def test_the_best_is_kept_in_both_directions_with_ties_and_nan_pitfall_T41(
+    mode: Any, scores: list[float], best: int
+) -> None:
     monitor, found, kept = Monitor("valid/ctr/auc", mode), None, None
     for number, score in enumerate(scores):
         if monitor.is_better(score, found):
@@ -49,20 +51,33 @@ class Scored(MultiTaskModule):
         self.log("valid/score", torch.tensor(self.scores.pop(0), dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("mode", "scores", "best"), [("max", [0.5, 0.9, 0.7], 1), ("min", [NAN, 0.9, 0.9], 1)])
+@pytest.mark.parametrize(
+    ("mode", "scores", "best"), [("max", [0.5, 0.9, 0.7], 1), ("min", [NAN, 0.9, 0.9], 1)]
+)
 def test_the_best_weights_are_what_is_kept_pitfall_T41(
-    mode: Any, scores: list[float], best: int, config: Any, encoders: Any, make: Make, trainer: Make, tmp_path: Path
+    mode: Any,
+    scores: list[float],
+    best: int,
+    config: Any,
+    encoders: Any,
+    make: Make,
+    trainer: Make,
+    tmp_path: Path,
 ) -> None:
     module = Scored(config, encoders)
     module.scores, module.weights = [*scores], []
-    keep = RunCheckpoints(tmp_path / "ck", monitor=Monitor("valid/score", mode))
+    keep = RunCheckpoints(tmp_path / "ck", monitor=Monitor("valid/score", mode), every_n_steps=9)
     options = {"enable_checkpointing": True, "max_epochs": 3, "num_sanity_val_steps": 0}
     trainer(callbacks=[keep], **options).fit(module, make()[1])
     index = read_index(tmp_path / "ck")
     assert index == (f"step-{10 * (best + 1):08d}", "step-00000030")
     assert {p.name for p in (tmp_path / "ck").iterdir()} == {*index, "index.json"}
     kept = load_full(tmp_path / "ck" / str(index.best))
-    assert [key for key, expected in module.weights[best].items() if not torch.equal(kept[key], expected)] == []
+    assert [
+        key
+        for key, expected in module.weights[best].items()
+        if not torch.equal(kept[key], expected)
+    ] == []
 
 
 def test_only_folders_of_its_own_are_removed(make: Make, trainer: Make, tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ Make = Callable[..., Any]
 def test_every_row_is_trained_on_once_an_epoch_in_another_order(make: Make, trainer: Make) -> None:
     watch = Watch()
     trainer(max_epochs=2, callbacks=[watch]).fit(*make())
-    epochs = [[row for batch in half for row in batch if row >= 0] for half in (watch.rows[:10], watch.rows[10:])]
+    epochs = [
+        [row for batch in half for row in batch if row >= 0]
+        for half in (watch.rows[:10], watch.rows[10:])
+    ]
     assert [sorted(epoch) for epoch in epochs] == [list(range(NUM_ROWS))] * 2
     assert epochs[0] != epochs[1]
 
@@ -39,7 +42,7 @@ def test_fit_never_touches_test_rows_pitfall_T42(
     fitted.fit(MultiTaskModule(config, encoders), data)
     fitted.validate(MultiTaskModule(config, encoders), data, verbose=False)
     assert not any(key.startswith("test/") for key in fitted.callback_metrics)
-    with pytest.raises(DataError, match="test.parquet"):
+    with pytest.raises(DataError, match=r"test\.parquet"):
         data.loader("test.parquet")
 
 
@@ -59,7 +62,9 @@ def test_without_validation_rows_there_is_no_validation(make: Make, trainer: Mak
     assert not any(key.startswith("valid/") for key in fitted.callback_metrics)
 
 
-def test_someone_has_to_say_how_to_train(config: RunConfig, encoders: Encoders, log_dir: Path, trainer: Make) -> None:
+def test_someone_has_to_say_how_to_train(
+    config: RunConfig, encoders: Encoders, log_dir: Path, trainer: Make
+) -> None:
     spec = Spec(**{name: getattr(config, name) for name in Spec.model_fields})
     data = ClickLogDataModule(spec, encoders, data_dir=log_dir)
     data.setup("fit")

@@ -12,7 +12,11 @@ import numpy as np
 import polars
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    Callback,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
 from sklearn.metrics import log_loss, roc_auc_score
 from torch.testing import assert_close
 
@@ -30,7 +34,9 @@ from tests.training.tools import Watch, tensors
 Make = Callable[..., Any]
 
 
-def trained(make: Make, trainer: Make, *overrides: str, **options: Any) -> tuple[Any, Any, dict[str, torch.Tensor]]:
+def trained(
+    make: Make, trainer: Make, *overrides: str, **options: Any
+) -> tuple[Any, Any, dict[str, torch.Tensor]]:
     """A module after some steps, a batch of validation rows, and its tensors."""
     module, data = make(*overrides)
     fitted = trainer(**{"max_steps": 4, **options})
@@ -49,7 +55,9 @@ def plain_net(module: Any, found: dict[str, torch.Tensor]) -> torch.nn.Module:
     return net
 
 
-def test_loss_of_bare_wrapped_and_compiled_net_is_the_same_pitfall_T15(make: Make, trainer: Make) -> None:
+def test_loss_of_bare_wrapped_and_compiled_net_is_the_same_pitfall_T15(
+    make: Make, trainer: Make
+) -> None:
     module, batch, found = trained(make, trainer)
     wrapped = module.loss_terms(batch).total
     bare = plain_net(module, found)
@@ -58,14 +66,20 @@ def test_loss_of_bare_wrapped_and_compiled_net_is_the_same_pitfall_T15(make: Mak
         assert_close(loss, wrapped, rtol=1e-6, atol=1e-7)
 
 
-def test_gradient_does_not_change_when_the_batch_is_duplicated_pitfall_T24(make: Make, trainer: Make) -> None:
+def test_gradient_does_not_change_when_the_batch_is_duplicated_pitfall_T24(
+    make: Make, trainer: Make
+) -> None:
     module, batch, _ = trained(make, trainer)
     twice = batch.select(torch.arange(len(batch)).repeat(2))
-    assert_close(module.loss_terms(twice).total, module.loss_terms(batch).total, rtol=1e-6, atol=1e-7)
+    assert_close(
+        module.loss_terms(twice).total, module.loss_terms(batch).total, rtol=1e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("normalize", ["rows", "observed"])
-def test_a_batch_without_clicks_trains_on_pitfall_T21(normalize: str, make: Make, trainer: Make) -> None:
+def test_a_batch_without_clicks_trains_on_pitfall_T21(
+    normalize: str, make: Make, trainer: Make
+) -> None:
     module, batch, before = trained(make, trainer, f"train.normalize={normalize}")
     terms = module.loss_terms(replace(batch, labels_BK=torch.zeros_like(batch.labels_BK)))
     terms.total.backward()
@@ -82,7 +96,9 @@ def test_a_task_of_weight_zero_does_not_move_its_head_pitfall_T23(
     config: RunConfig, encoders: Encoders, make: Make, trainer: Make
 ) -> None:
     ctr, cvr, ctcvr = config.tasks
-    changed = config.model_copy(update={"tasks": (ctr, cvr.model_copy(update={"weight": 0.0}), ctcvr)})
+    changed = config.model_copy(
+        update={"tasks": (ctr, cvr.model_copy(update={"weight": 0.0}), ctcvr)}
+    )
     watch = Watch()
     fitted = trainer(callbacks=[watch])
     fitted.fit(MultiTaskModule(changed, encoders), make()[1])
@@ -95,7 +111,11 @@ def test_a_task_of_weight_zero_does_not_move_its_head_pitfall_T23(
 def test_l2_moves_tables_by_its_closed_form(make: Make, trainer: Make) -> None:
     lr, l2, ends = 0.5, 0.7, {}
     for penalty in (0.0, l2):
-        overrides = ("train.embedding.optimizer=sgd", f"train.embedding.lr={lr}", f"train.embedding.l2={penalty}")
+        overrides = (
+            "train.embedding.optimizer=sgd",
+            f"train.embedding.lr={lr}",
+            f"train.embedding.l2={penalty}",
+        )
         module, data = make(*overrides, "train.embedding.init_scale=0.3")
         watch = Watch()
         fitted = trainer(max_steps=1, callbacks=[watch])
@@ -124,20 +144,32 @@ def test_clip_bounds_the_norm_of_dense_gradients_alone(make: Make, trainer: Make
     assert max(norms) == pytest.approx(0.001, rel=1e-3)
 
 
-def test_metrics_equal_scikit_learns_on_each_population(make: Make, trainer: Make, log_dir: Path) -> None:
+def test_metrics_equal_scikit_learns_on_each_population(
+    make: Make, trainer: Make, log_dir: Path
+) -> None:
     module, data = make()
     fitted = trainer()
     fitted.fit(module, data)
     found = fitted.callback_metrics
     frame = polars.read_parquet(log_dir / "valid.parquet")
     with torch.no_grad():
-        probs = np.concatenate([module(batch).numpy() for batch in data.loader("valid.parquet", batch_size=99)])
+        probs = np.concatenate(
+            [module(batch).numpy() for batch in data.loader("valid.parquet", batch_size=99)]
+        )
     click, buy, weight = (frame[name].to_numpy() for name in ("click", "buy", "weight"))
-    for t, name, label, rows in ((0, "ctr", click, click >= 0), (1, "cvr", buy, click == 1), (2, "ctcvr", buy, click >= 0)):
+    for t, name, label, rows in (
+        (0, "ctr", click, click >= 0),
+        (1, "cvr", buy, click == 1),
+        (2, "ctcvr", buy, click >= 0),
+    ):
         about = {"sample_weight": weight[rows]}
         assert float(found[f"valid/{name}/n"]) == rows.sum()
-        assert float(found[f"valid/{name}/auc"]) == pytest.approx(roc_auc_score(label[rows], probs[rows, t], **about), abs=1e-6)
-        assert float(found[f"valid/{name}/logloss"]) == pytest.approx(log_loss(label[rows], probs[rows, t], **about), abs=1e-6)
+        assert float(found[f"valid/{name}/auc"]) == pytest.approx(
+            roc_auc_score(label[rows], probs[rows, t], **about), abs=1e-6
+        )
+        assert float(found[f"valid/{name}/logloss"]) == pytest.approx(
+            log_loss(label[rows], probs[rows, t], **about), abs=1e-6
+        )
     ios = frame["device"].to_numpy() == "ios"
     expected = roc_auc_score(click[ios], probs[ios, 0], sample_weight=weight[ios])
     assert float(found["valid/device=ios/ctr/auc"]) == pytest.approx(expected, abs=1e-6)
@@ -178,9 +210,18 @@ def test_encoders_of_another_spec_are_refused(config: RunConfig, encoders: Encod
         ({"precision": "bf16-true"}, r"must be `32-true` or `bf16-mixed`, got `bf16-true`"),
         ({"precision": "64-true"}, r"got `64-true`: tables are stored and updated in fp32"),
         ({"accumulate_grad_batches": 2}, r"accumulate_grad_batches: must be 1"),
-        ({"callbacks": [GradientAccumulationScheduler({0: 2})]}, r"accumulate_grad_batches: must be 1"),
-        ({"callbacks": [StochasticWeightAveraging(0.1)]}, r"StochasticWeightAveraging: it would average"),
-        ({"strategy": "auto"}, r"strategy: got `SingleDeviceStrategy`.*Pass `Trainer\(strategy=recmtl"),
+        (
+            {"callbacks": [GradientAccumulationScheduler({0: 2})]},
+            r"accumulate_grad_batches: must be 1",
+        ),
+        (
+            {"callbacks": [StochasticWeightAveraging(0.1)]},
+            r"StochasticWeightAveraging: it would average",
+        ),
+        (
+            {"strategy": "auto"},
+            r"strategy: got `SingleDeviceStrategy`.*Pass `Trainer\(strategy=recmtl",
+        ),
         ({"strategy": "ddp"}, r"strategy: got `DDPStrategy`"),
     ],
 )
@@ -192,25 +233,35 @@ def test_what_would_be_silently_wrong_is_refused_pitfall_T29(
 
 
 def test_fp16_loss_scaling_is_refused_pitfall_T28() -> None:
-    asked = SimpleNamespace(precision="16-mixed", callbacks=[], accumulate_grad_batches=1, gradient_clip_val=None)
+    asked = SimpleNamespace(
+        precision="16-mixed", callbacks=[], accumulate_grad_batches=1, gradient_clip_val=None
+    )
     (problem,) = trainer_problems(asked, TrainConfig(), automatic=True)  # type: ignore[arg-type]  # on CPU Lightning changes it
     assert "scaled fp16 gradients would reach the tables unscaled" in problem
 
 
 def test_all_reasons_are_given_at_once(make: Make, trainer: Make) -> None:
     wrong = trainer(accumulate_grad_batches=2, gradient_clip_val=3.0)
-    with pytest.raises(SpecError, match=r"(?s)precision: .*accumulate_grad_batches: .*gradient_clip_val: "):
+    with pytest.raises(
+        SpecError, match=r"(?s)precision: .*accumulate_grad_batches: .*gradient_clip_val: "
+    ):
         wrong.fit(*make("train.precision=bf16-mixed", "train.clip=1.0"))
 
 
-def test_manual_optimization_is_refused(config: RunConfig, encoders: Encoders, make: Make, trainer: Make) -> None:
+def test_manual_optimization_is_refused(
+    config: RunConfig, encoders: Encoders, make: Make, trainer: Make
+) -> None:
     module = MultiTaskModule(config, encoders)
     module.automatic_optimization = False
-    with pytest.raises(SpecError, match="automatic_optimization=False: tables are updated in each backward"):
+    with pytest.raises(
+        SpecError, match="automatic_optimization=False: tables are updated in each backward"
+    ):
         trainer().fit(module, make()[1])
 
 
-def test_parameters_outside_the_net_are_refused(config: RunConfig, encoders: Encoders, make: Make, trainer: Make) -> None:
+def test_parameters_outside_the_net_are_refused(
+    config: RunConfig, encoders: Encoders, make: Make, trainer: Make
+) -> None:
     module = MultiTaskModule(config, encoders)
     module.extra = torch.nn.Linear(1, 1)
     with pytest.raises(SpecError, match=r"`extra.weight`, `extra.bias`\) would not be averaged"):

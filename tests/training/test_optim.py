@@ -25,7 +25,9 @@ class Kernels:
 def combined(kernels: Kernels | None = None) -> tuple[nn.Linear, TablesAndDense]:
     layer = nn.Linear(3, 1)
     named = dict(layer.named_parameters())
-    return layer, TablesAndDense(kernels, dense_optimizer("adam", named, lr=0.1, weight_decay=0.0), named, lr=0.05)
+    return layer, TablesAndDense(
+        kernels, dense_optimizer("adam", named, lr=0.1, weight_decay=0.0), named, lr=0.05
+    )
 
 
 def test_closure_runs_once() -> None:
@@ -68,7 +70,12 @@ def test_steps_equal_torchs_own(kind: str) -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    reference = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+    reference = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+        "adagrad": torch.optim.Adagrad,
+    }
     theirs_optimizer = reference[kind](theirs.parameters(), lr=0.1, weight_decay=0.01)
     ours_optimizer = dense_optimizer(kind, dict(ours.named_parameters()), lr=0.1, weight_decay=0.01)
     for step in range(5):

@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from recmtl.errors import CheckpointError
 from recmtl.training.state import from_json, to_json
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+)
 KEYS = st.text(max_size=5) | st.integers()
 VALUES = st.recursive(
     LEAVES,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(KEYS, inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(KEYS, inner, max_size=3)
     ),
     max_leaves=10,
 )
@@ -32,7 +36,11 @@ def test_reads_back_what_was_written(value: object) -> None:
 
 
 def test_keeps_nan_paths_and_tensors() -> None:
-    state = {"nan": math.nan, "path": Path("a/b"), "best": torch.tensor([[1.5, math.inf]], dtype=torch.float64)}
+    state = {
+        "nan": math.nan,
+        "path": Path("a/b"),
+        "best": torch.tensor([[1.5, math.inf]], dtype=torch.float64),
+    }
     back = from_json(json.loads(json.dumps(to_json(state, where="x"), allow_nan=False)))
     assert math.isnan(back["nan"])
     assert back["path"] == Path("a/b")

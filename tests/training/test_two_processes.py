@@ -39,27 +39,33 @@ class Clicks(pl.Callback):
 config = load_spec(f"{log_dir}/spec.yaml", overrides)
 encoders = Encoders.fit(config, log_dir)
 clicks = Clicks()
-keep = ModelCheckpoint(folder, "at-{step}", every_n_train_steps=3, save_top_k=-1, save_on_train_epoch_end=False)
+keep = ModelCheckpoint(folder, "at-{step}", every_n_train_steps=3, save_top_k=-1)
 end = ModelCheckpoint(folder, "end")
 trainer = pl.Trainer(
-    strategy=TorchRecStrategy(), accelerator="cpu", devices=int(devices), max_epochs=1, logger=False,
-    enable_progress_bar=False, enable_model_summary=False, callbacks=[clicks, keep, end], default_root_dir=folder,
+    strategy=TorchRecStrategy(), accelerator="cpu", devices=int(devices), max_epochs=1,
+    logger=False, enable_progress_bar=False, enable_model_summary=False,
+    callbacks=[clicks, keep, end], default_root_dir=folder,
 )
 module = MultiTaskModule(config, encoders)
 data = ClickLogDataModule(config, encoders, data_dir=log_dir)
 trainer.fit(module, data, ckpt_path=resume or None)
 with open(f"{folder}/rank-{trainer.global_rank}.json", "w") as file:
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.endswith(("auc", "/n"))}
+    found = trainer.callback_metrics.items()
+    metrics = {key: float(value) for key, value in found if key.endswith(("auc", "/n"))}
     json.dump({"clicks": clicks.counts, "metrics": metrics, "plan": module.plan_text}, file)
 """
 
 
-def run(devices: int, folder: Path, log_dir: Path, *overrides: str, resume: Path | str = "") -> dict[str, torch.Tensor]:
+def run(
+    devices: int, folder: Path, log_dir: Path, *overrides: str, resume: Path | str = ""
+) -> dict[str, torch.Tensor]:
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     arguments = [str(devices), str(folder), str(log_dir), str(resume), *overrides]
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return load_full(folder / "end.ckpt")
 
@@ -76,7 +82,12 @@ def test_unequal_click_counts_give_the_one_process_result_pitfall_T20(
     overrides: tuple[str, ...], log_dir: Path, tmp_path: Path
 ) -> None:
     # Plain SGD: differences of gradients show as what they are.
-    sgd = ("train.optimizer=sgd", "train.lr=0.5", "train.embedding.optimizer=sgd", "train.embedding.lr=5.0")
+    sgd = (
+        "train.optimizer=sgd",
+        "train.lr=0.5",
+        "train.embedding.optimizer=sgd",
+        "train.embedding.lr=5.0",
+    )
     one = run(1, tmp_path / "one", log_dir, *sgd, *overrides)
     two = run(2, tmp_path / "two", log_dir, *sgd, *overrides)
     ranks = [said(tmp_path / "two", rank) for rank in (0, 1)]
@@ -84,16 +95,26 @@ def test_unequal_click_counts_give_the_one_process_result_pitfall_T20(
     assert "rank:1" in str(ranks[0]["plan"])
     assert one.keys() == two.keys()
     for key, expected in one.items():
-        assert_close(two[key], expected, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+        assert_close(
+            two[key], expected, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}"
+        )
     assert ranks[0]["metrics"] == ranks[1]["metrics"]
     assert ranks[0]["metrics"] == pytest.approx(said(tmp_path / "one", 0)["metrics"], abs=1e-4)
 
 
-def test_a_checkpoint_goes_on_with_another_number_of_processes(log_dir: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_goes_on_with_another_number_of_processes(
+    log_dir: Path, tmp_path: Path
+) -> None:
     whole = run(1, tmp_path / "whole", log_dir)
     two = run(2, tmp_path / "two", log_dir, resume=tmp_path / "whole" / "at-step=3.ckpt")
     back = run(1, tmp_path / "back", log_dir, resume=tmp_path / "two" / "at-step=6.ckpt")
     for found in (two, back):
         assert found.keys() == whole.keys()
         for key, expected in whole.items():
-            assert_close(found[key], expected, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+            assert_close(
+                found[key],
+                expected,
+                rtol=1e-3,
+                atol=1e-5,
+                msg=lambda text, key=key: f"{key}: {text}",
+            )
