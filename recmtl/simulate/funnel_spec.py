@@ -30,12 +30,12 @@ tasks:
   - {name: cvr,   label: conversion, given: click}
   - {name: ctcvr, label: conversion, product_of: [ctr, cvr]}
 objective: tasks
-tower: {kind: mmoe, num_experts: 8, expert_widths: [256, 128], head_widths: [64]}
+tower: {kind: mmoe, num_experts: 4, expert_widths: [128, 64], head_widths: [32], dropout: 0.2}
 train:
   batch_size: 4096
   epochs: 3
-  lr: 0.001
-  embedding: {optimizer: rowwise_adagrad, lr: 0.05, l2: 0.0}
+  lr: 0.003
+  embedding: {optimizer: rowwise_adagrad, lr: 0.1}
   monitor: ctr/auc
   seed: 0
 """
