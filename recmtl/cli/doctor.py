@@ -25,18 +25,14 @@ def command(spec: Path, overrides: tuple[str, ...], data: Path | None, as_json: 
 
     It ends with the code that `train` would end with.
     """
-    from recmtl.doctor import examine
+    from recmtl.doctor import examine, exit_code
 
     findings = examine(spec, data=data, overrides=overrides)
-    lines = [
-        f"{finding.severity:8}{finding.where}: {finding.what} {finding.advice}".rstrip()
-        for finding in findings
-    ]
+    lines = [f"{finding.severity:8}{finding}" for finding in findings]
     counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "info")}
     lines.append(
         f"\n{counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
     )
     emit({"findings": [asdict(f) for f in findings]}, as_json=as_json, text="\n".join(lines))
-    codes = [finding.exit_code for finding in findings if finding.severity == "error"]
-    if codes:
-        click.get_current_context().exit(min(codes))
+    if code := exit_code(findings):
+        click.get_current_context().exit(code)

@@ -1,7 +1,7 @@
 """Findings about a spec and its data, before anything is trained."""
 
 from recmtl.doctor.examine import examine, require_healthy, require_memory
-from recmtl.doctor.findings import Finding
+from recmtl.doctor.findings import Finding, exit_code
 from recmtl.doctor.values import encode_all
 
-__all__ = ["Finding", "encode_all", "examine", "require_healthy", "require_memory"]
+__all__ = ["Finding", "encode_all", "examine", "exit_code", "require_healthy", "require_memory"]

@@ -2,57 +2,62 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from recmtl.data import Log
 from recmtl.doctor.findings import Finding
-from recmtl.metrics import auc
-from recmtl.spec import DenseFeature, Spec, Task
+from recmtl.doctor.single_column import Halves, ItemColumn, ValueColumn, column_views
+from recmtl.spec import Feature, SequenceFeature, SparseFeature, Spec, Task
 
-__all__ = ["find_leaks"]
+__all__ = ["find_leaks", "read_sample", "sampled_columns"]
 
 ERROR_AUC = 0.999
 WARNING_AUC = 0.97
 SAMPLE_ROWS = 200_000
 _CHUNKS = 20
 _MIN_OF_EACH_CLASS = 10
-_BINS = 256
 
 
-def find_leaks(log: Log, spec: Spec) -> list[Finding]:
-    """Findings on every feature that alone reaches AUC .999 (error) or .97 (warning) for a task.
+def find_leaks(frame: pl.DataFrame, spec: Spec) -> list[Finding]:
+    """Findings on every column that alone reaches AUC .999 (error) or .97 (warning) for a task.
 
-    The means of the label per category (per quantile bin of a number; ranks as well), or the
-    average of its items' means for a list, are fitted on one half of up to 200,000 training rows
-    and judged on the other half.
+    The mean label of each value (and the ranks of numbers) is fitted on one half of the rows and
+    judged on the other half. A list is judged by its items, by its length, and, where the spec has
+    an item to compare it with, by whether it holds that item. A regression is judged by whether
+    its label is above the median. An AUC between the two bounds is reported if it exceeds .97 by
+    its standard error, so that a handful of positives raises no alarm.
+
+    Args:
+        frame: training rows, see `read_sample`.
+        spec: features and tasks.
     """
-    tasks = [task for task in spec.tasks if task.product_of is None and task.kind == "binary"]
-    columns = dict.fromkeys([*(f.name for f in spec.features), *spec.labels])
-    frame = sample(log, list(columns))
-    fit_N = np.random.default_rng(0).permutation(frame.height) % 2 == 0
+    half_N = np.random.default_rng(0).permutation(frame.height) % 2 == 0
+    tasks = {task.name: _halves(frame, task, half_N) for task in _judged(spec)}
+    judged = {name: halves for name, halves in tasks.items() if halves is not None}
     findings = []
-    for task in tasks:
-        labels_N, seen_N = _population(frame, task)
-        if not _enough(labels_N, seen_N & fit_N) or not _enough(labels_N, seen_N & ~fit_N):
-            continue
-        for feature in spec.features:
-            column = frame[feature.name]
-            reached = _auc_of(
-                column,
-                labels_N,
-                seen_N & fit_N,
-                seen_N & ~fit_N,
-                dense=isinstance(feature, DenseFeature),
-            )
-            if reached >= WARNING_AUC:
-                findings.append(_finding(spec, feature.name, task, reached))
+    for feature in spec.features if judged else ():
+        for column in _columns_of(feature):
+            views = column_views(frame[column])
+            if isinstance(feature, SequenceFeature) and (target := _target(spec, feature)):
+                views.append(ValueColumn(_holds(frame[column], frame[target])))
+            reached = {name: _best(views, halves) for name, halves in judged.items()}
+            findings += _findings(spec, feature.name, column, reached, judged)
     return findings
 
 
-def sample(log: Log, columns: list[str]) -> pl.DataFrame:
-    """Up to 200,000 rows in evenly spaced stretches of the log."""
+def sampled_columns(spec: Spec) -> list[str]:
+    """Columns that a sample has: features, weights of bags, labels and conditions."""
+    inputs = [column for feature in spec.features for column in _columns_of(feature)]
+    return list(dict.fromkeys([*inputs, *spec.labels]))
+
+
+def read_sample(log: Log, columns: list[str]) -> pl.DataFrame:
+    """Up to 200,000 rows in evenly spaced stretches of a log."""
     if log.num_rows <= SAMPLE_ROWS:
         return log.read(columns, 0, log.num_rows)
     rows = SAMPLE_ROWS // _CHUNKS
@@ -60,85 +65,96 @@ def sample(log: Log, columns: list[str]) -> pl.DataFrame:
     return pl.concat([log.read(columns, start, start + rows) for start in starts])
 
 
-def _population(frame: pl.DataFrame, task: Task) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _columns_of(feature: Feature) -> list[str]:
+    """Columns that a model sees of a feature."""
+    weights = feature.weights if isinstance(feature, SparseFeature) else None
+    return [feature.name] if weights is None else [feature.name, weights]
+
+
+def _judged(spec: Spec) -> list[Task]:
+    """Every task but products that share the label of one of their factors."""
+    labels = {task.name: task.label for task in spec.tasks}
+    return [
+        task
+        for task in spec.tasks
+        if task.label not in {labels[factor] for factor in task.product_of or ()}
+    ]
+
+
+def _halves(frame: pl.DataFrame, task: Task, half_N: NDArray[np.bool_]) -> Halves | None:
+    """The task's rows in two parts; None where one of them lacks a class."""
     label = frame[task.label].cast(pl.Float64)
-    seen = label.is_in([0.0, 1.0]).fill_null(value=False)  # any other label is an error elsewhere
+    # Any other label is an error elsewhere.
+    seen = label.is_finite() if task.kind == "regression" else label.is_in([0.0, 1.0])
+    seen = seen.fill_null(value=False)
     if task.given is not None:
         seen &= frame[task.given].cast(pl.Float64).fill_null(0.0) == 1.0
-    return label.fill_nan(None).fill_null(0.0).to_numpy(), seen.to_numpy()
+    seen_N, labels_N = seen.to_numpy(), label.fill_null(0.0).fill_nan(0.0).to_numpy()
+    if task.kind == "regression" and seen_N.any():
+        middle, top = np.median(labels_N[seen_N]), labels_N[seen_N].max()
+        labels_N = (labels_N > min(middle, np.nextafter(top, -np.inf))).astype(np.float64)
+    halves = Halves(labels_N, seen_N & half_N, seen_N & ~half_N)
+    return halves if all(min(_classes(halves, k)) >= _MIN_OF_EACH_CLASS for k in (1, 2)) else None
 
 
-def _enough(labels_N: NDArray[np.float64], rows_N: NDArray[np.bool_]) -> bool:
-    positives, rows = int(labels_N[rows_N].sum()), int(rows_N.sum())
-    return min(positives, rows - positives) >= _MIN_OF_EACH_CLASS
+def _classes(halves: Halves, part: int) -> tuple[int, int]:
+    """Positives and negatives in a part of the rows: 1 the fitted, 2 the judged ones."""
+    labels = halves.labels_N[halves[part]]
+    positives = int(labels.sum())
+    return positives, len(labels) - positives
 
 
-def _auc_of(
-    column: pl.Series,
-    labels_N: NDArray[np.float64],
-    fit_N: NDArray[np.bool_],
-    test_N: NDArray[np.bool_],
-    *,
-    dense: bool,
-) -> float:
-    """The best AUC on the test rows that the column alone reaches."""
-    test_labels = labels_N[test_N]
-    reached = []
-    if isinstance(column.dtype, pl.Array):
-        column = column.arr.to_list()
-    if isinstance(column.dtype, pl.List):
-        rows = pl.DataFrame({"row": np.arange(len(column)), "key": column})
-        items = rows.explode("key")
-        means = _category_means(items["key"], labels_N[items["row"]], fit_N[items["row"]])
-        scores = items.select("row", score=means).group_by("row").agg(pl.col("score").mean())
-        joined = rows.join(scores, on="row", how="left", maintain_order="left")
-        reached.append(joined["score"].fill_null(0.0).to_numpy()[test_N])
-        reached.append(_category_means(column.list.len(), labels_N, fit_N)[test_N])
-    else:
-        if dense or column.dtype.is_float():
-            numbers_N = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
-            ranks_N = np.where(np.isfinite(numbers_N), numbers_N, -np.inf)
-            reached += [ranks_N[test_N], -ranks_N[test_N]]
-            borders = np.unique(
-                np.quantile(ranks_N[fit_N], np.linspace(0, 1, _BINS + 1)[1:-1], method="nearest")
-            )
-            column = pl.Series(np.searchsorted(borders, ranks_N, side="right"))
-        reached.append(_category_means(column, labels_N, fit_N)[test_N])
-    return max(auc(scores, test_labels) or 0.0 for scores in reached)
+def _target(spec: Spec, sequence: SequenceFeature) -> str | None:
+    """The single-valued feature that the items of a sequence are compared with."""
+    table = spec.table_of(sequence)
+    sharing = (f.name for f in spec.sparse if spec.table_of(f) == table)
+    return sequence.target or next(sharing, None)
 
 
-def _category_means(
-    keys: pl.Series, labels_N: NDArray[np.float64], fit_N: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Mean label of each row's category where `fit_N`, drawn to the base rate by one row."""
-    base = float(labels_N[fit_N].mean())
-    rows = pl.DataFrame({"key": keys, "label": labels_N})
-    means = (
-        rows.filter(fit_N)
-        .group_by("key")
-        .agg(mean=(pl.col("label").sum() + base) / (pl.len() + 1.0))
-    )
-    joined = rows.select("key").join(
-        means, on="key", how="left", nulls_equal=True, maintain_order="left"
-    )
-    return joined["mean"].fill_null(base).to_numpy()
+def _holds(lists: pl.Series, values: pl.Series) -> pl.Series:
+    """Whether each list holds the value of its row; null where one of them is not single."""
+    dtype: Any = lists.dtype
+    if isinstance(values.dtype, pl.List | pl.Array):
+        return pl.Series([None] * len(lists), dtype=pl.Boolean)
+    frame = pl.DataFrame({"list": lists.cast(pl.List(dtype.inner)), "value": values})
+    value = pl.col("value").cast(dtype.inner, strict=False)
+    return frame.select(pl.col("list").list.contains(value)).to_series()
 
 
-def _finding(spec: Spec, column: str, task: Task, reached: float) -> Finding:
-    what = (
-        f"alone reaches AUC {reached:.4f} for task `{task.name}` on rows that it was not fitted on."
-    )
-    if column in spec.data.accept_leaks:
-        return Finding("info", f"column `{column}`", what, "Accepted by `data.accept_leaks`.")
-    if reached < ERROR_AUC:
-        return Finding(
-            "warning",
-            f"column `{column}`",
-            what,
-            "Is it known before the outcome? If not, remove it.",
-        )
+def _best(views: list[ValueColumn | ItemColumn], halves: Halves) -> float:
+    return max((value for view in views for value in view.aucs(halves)), default=0.0)
+
+
+def _standard_error(value: float, positives: int, negatives: int) -> float:
+    """Standard error of an AUC (Hanley and McNeil, Radiology 1982)."""
+    square = value * value
+    spread = (positives - 1) * (value / (2 - value) - square)
+    spread += (negatives - 1) * (2 * square / (1 + value) - square)
+    return math.sqrt(max(value * (1 - value) + spread, 0.0) / (positives * negatives))
+
+
+def _findings(
+    spec: Spec, feature: str, column: str, reached: dict[str, float], tasks: dict[str, Halves]
+) -> list[Finding]:
+    """At most one finding on a column, about every task that it gives away."""
+    found = {
+        name: value
+        for name, value in reached.items()
+        if value >= ERROR_AUC
+        or value - _standard_error(value, *_classes(tasks[name], 2)) >= WARNING_AUC
+    }
+    if not found:
+        return []
+    each = " and ".join(f"AUC {value:.4f} for task `{name}`" for name, value in found.items())
+    where = f"column `{column}`"
+    what = f"it alone reaches {each} on rows that it was not fitted on."
+    if feature in spec.data.accept_leaks:
+        return [Finding("info", where, what, "Accepted by `data.accept_leaks`.")]
+    if max(found.values()) < ERROR_AUC:
+        advice = "Is it known before the outcome? If not, remove the feature."
+        return [Finding("warning", where, what, advice)]
     advice = (
-        "It is most likely written after the outcome: remove it, or say"
-        f" `data.accept_leaks: [{column}]`."
+        "It is most likely written after the outcome: remove the feature, or accept it with"
+        f" `data.accept_leaks: [{feature}]`."
     )
-    return Finding("error", f"column `{column}`", what, advice, exit_code=3)
+    return [Finding("error", where, what, advice, exit_code=3)]
