@@ -77,8 +77,11 @@ class RunCheckpoints(Checkpoint):
         self.best_metrics, self.last = state_dict["best_metrics"], state_dict["last"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle how often to save."""
+        """Settle how often to save, and remove what a killed process left half-written."""
         self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            for folder in self.folder.glob(".step-*"):
+                shutil.rmtree(folder)
         if self.every_n_steps is None:
             self.every_n_steps = max(1, math.ceil(trainer.num_training_batches / 10))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -216,9 +215,7 @@ class TorchRecStrategy(DDPStrategy):
             for group in optimizer.param_groups
         ]
         tensors = self.tensors()
-        with warnings.catch_warnings():  # torch's note about the class of sharded tensors
-            warnings.simplefilter("ignore", FutureWarning)
-            save(folder, tensors if complete else _without_optimizers(tensors), state)
+        save(folder, tensors if complete else _without_optimizers(tensors), state)
         self.barrier()
 
     def load_checkpoint(

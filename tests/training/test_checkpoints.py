@@ -83,6 +83,7 @@ def test_the_best_weights_are_what_is_kept_pitfall_T41(
 def test_only_folders_of_its_own_are_removed(make: Make, trainer: Make, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "step-00000001").mkdir()
+    (tmp_path / ".step-00000002.abcd1234.tmp").mkdir()
     keep = RunCheckpoints(tmp_path, monitor=None, every_n_steps=2)
     trainer(callbacks=[keep], enable_checkpointing=True, limit_val_batches=0).fit(*make())
     assert {p.name for p in tmp_path.iterdir()} == {"notes", "step-00000010", "index.json"}

@@ -1,0 +1,35 @@
+"""metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from recmtl.training.reporting import JsonLinesLogger
+
+
+def lines(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_line_counts_steps_that_were_made_and_writes_nan_as_null(tmp_path: Path) -> None:
+    logger = JsonLinesLogger(tmp_path / "metrics.jsonl")
+    logger.log_metrics({"epoch": 1.0, "valid/ctr/auc": math.nan, "train/loss": 0.5}, step=99)
+    expected = {"step": 100, "epoch": 1, "valid/ctr/auc": None, "train/loss": 0.5}
+    assert lines(tmp_path / "metrics.jsonl") == [expected]
+
+
+def test_a_restart_drops_what_it_will_write_anew(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    logger = JsonLinesLogger(file)
+    for step in (9, 19, 29):
+        logger.log_metrics({"train/loss": 0.5}, step=step)
+    with file.open("a") as half:
+        half.write('{"step": 40, "tra')
+    JsonLinesLogger(file, from_step=20).log_metrics({"train/loss": 0.25}, step=29)
+    assert [(line["step"], line["train/loss"]) for line in lines(file)] == [
+        (10, 0.5),
+        (20, 0.5),
+        (30, 0.25),
+    ]
