@@ -101,8 +101,7 @@ def as_int64(values: pl.Series) -> pl.Series:
     lost = wide.null_count() - values.null_count()
     if lost:
         raise DataError(
-            f"column `{values.name}`: {lost} values do not fit into Int64. Write them as strings, "
-            "or hash them."
+            f"column `{values.name}`: {lost} values do not fit into Int64. Write them as strings."
         )
     return wide
 
@@ -121,7 +120,7 @@ def _index(keys: NDArray[np.int64]) -> _Direct | _Hashed:
     if not len(keys):
         return _Direct(keys, 0, 0)
     low, high = int(keys.min()), int(keys.max())
-    if high - low < max(8 * len(keys), 1 << 16):
+    if high - low < max(8 * len(keys), 1 << 20):  # no larger than a hash
         return _Direct(keys, low, high - low + 1)
     return _Hashed(keys)
 
@@ -131,13 +130,13 @@ class _Direct:
 
     def __init__(self, keys: NDArray[np.int64], low: int, span: int) -> None:
         self.low, self.span = np.int64(low), np.uint64(span)
-        self.rows = np.zeros(span + 1, np.int64)
+        self.rows = np.zeros(span + 1, np.int32 if len(keys) < 2**31 else np.int64)
         self.rows[keys - self.low] = np.arange(1, len(keys) + 1)
 
     def lookup(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         # Below `low` the difference wraps to a huge unsigned number: one comparison for both ends.
         offsets = np.minimum((keys - self.low).view(np.uint64), self.span)
-        return self.rows[offsets.view(np.int64)]
+        return self.rows[offsets.view(np.int64)].astype(np.int64)
 
 
 class _Hashed:
