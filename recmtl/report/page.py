@@ -16,6 +16,11 @@ from recmtl.run import Run
 
 __all__ = ["write_report"]
 
+_SHOWN_SEGMENTS = 30
+_SECTIONS = {"rows", "tasks", "segments", "curves", "gates"}
+_BESIDE = ("gauc_groups", "gauc_undefined_groups")
+"""Metrics that stand below GAUC, not in a column."""
+
 
 def write_report(run: str | Path) -> Path:
     """Write `RUN/report.html` and return its path.
@@ -32,31 +37,39 @@ def write_report(run: str | Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["metric"] = _metric
+    environment.filters.update(metric=_metric, share=_share)
+    curves = summary.get("curves", {})
     page = environment.get_template("report.html").render(
-        name=opened.config.name,
-        run=opened.path.name,
+        config=opened.config,
+        run=opened.path.absolute().name,
         finished=opened.finished,
         outcome=opened.summary or {},
         summary=summary,
         metrics=_metric_names(summary),
-        tower=opened.config.tower.kind,
-        objective=opened.config.objective.kind,
+        segments=_segments(summary),
+        populations=opened.encoders.populations,
+        label_scales=opened.encoders.label_scales,
         rows=opened.encoders.num_rows,
         tables=opened.encoders.tables,
-        loss=_loss_plot(lines),
-        validation=_validation_plots(lines),
-        reliability={
-            t: plots.reliability_plot(t, c["reliability"])
-            for t, c in summary.get("curves", {}).items()
-        },
-        histograms={
-            t: plots.histogram_plot(t, c["histogram"]) for t, c in summary.get("curves", {}).items()
-        },
-        gates=plots.gate_plot(summary["gates"]) if summary.get("gates") else "",
+        training=_training_plots(lines),
+        reliability=[
+            plots.reliability_plot(task, curve["reliability"])
+            for task, curve in curves.items()
+            if "reliability" in curve
+        ],
+        histograms=[
+            plots.histogram_plot(task, curve["histogram"])
+            for task, curve in curves.items()
+            if "histogram" in curve
+        ],
+        numbers=[
+            plots.numbers_plot(task, curve["numbers"])
+            for task, curve in curves.items()
+            if "numbers" in curve
+        ],
         spec=(opened.path / "config.yaml").read_text(encoding="utf-8"),
         plan=_text(opened.path / "plan.txt"),
-        versions=json.loads(_text(opened.path / "versions.json") or "{}"),
+        versions=_json(opened.path / "versions.json"),
     )
     path = opened.path / "report.html"
     write_text(path, page)
@@ -65,34 +78,49 @@ def write_report(run: str | Path) -> Path:
 
 def _summary(run: Run) -> dict[str, Any]:
     file = run.path / SUMMARY
-    if not file.is_file():
-        return {}
+    summary = _json(file)
+    if summary and not set(summary) >= _SECTIONS:
+        raise CheckpointError(
+            f"{file}: is not recmtl's (expected the keys {sorted(_SECTIONS)}). Remove it; the "
+            "report then shows what else is there."
+        )
+    return summary
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is absent."""
     try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(_text(file) or "{}")
     except ValueError as error:
         raise CheckpointError(
             f"{file}: is corrupt ({error}). Restore it, or train again."
         ) from error
-    return summary
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: holds no JSON object. Restore it, or train again.")
+    return found
 
 
 def _metric_names(summary: dict[str, Any]) -> list[str]:
     tasks = summary.get("tasks", {}).values()
-    return list(dict.fromkeys(name for metrics in tasks for name in metrics))
+    names = dict.fromkeys(name for metrics in tasks for name in metrics)
+    return [name for name in names if name not in _BESIDE]
 
 
-def _loss_plot(lines: list[dict[str, Any]]) -> str:
-    steps, losses = _series(lines, "train", "loss")
-    return plots.loss_plot(steps, losses) if losses else ""
+def _segments(summary: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Each segment column's largest values, in the order in which they are given."""
+    shown = {}
+    for column, values in summary.get("segments", {}).items():
+        sizes = {v: max((m["n"] for m in tasks.values()), default=0) for v, tasks in values.items()}
+        largest = set(sorted(sizes, key=lambda v: -sizes[v])[:_SHOWN_SEGMENTS])
+        shown[column] = [(value, tasks) for value, tasks in values.items() if value in largest]
+    return shown
 
 
-def _validation_plots(lines: list[dict[str, Any]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in ("auc", "logloss", "rmse"):
-        steps, values = _series(lines, "valid", name)
-        if values:
-            found[name] = plots.metric_plot(steps, values, name)
-    return found
+def _training_plots(lines: list[dict[str, Any]]) -> list[str]:
+    wanted = [("train", "loss", "training loss")]
+    wanted += [("valid", name, f"validation {name}") for name in ("auc", "logloss", "rmse")]
+    found = [(title, *_series(lines, stage, name)) for stage, name, title in wanted]
+    return [plots.lines_plot(title, steps, values) for title, steps, values in found if steps]
 
 
 def _series(
@@ -111,8 +139,25 @@ def _series(
 def _metric(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def _share(part: float, whole: float) -> str:
+    """A share in words.
+
+    Example:
+        >>> _share(1, 8), _share(1, 3000), _share(0, 0)
+        ('12.5 %', '0.0333 %', '-')
+    """
+    return f"{100 * part / whole:.3g} %" if whole else "-"
 
 
 def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{file}: is corrupt ({error}). Restore it, or train again."
+        ) from error

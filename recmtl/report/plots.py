@@ -1,148 +1,205 @@
-"""The page's plots, as inline SVG."""
+"""The page's plots, as inline SVG: equal in size, with text that stays text."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-__all__ = ["gate_plot", "histogram_plot", "loss_plot", "metric_plot", "reliability_plot"]
+__all__ = ["histogram_plot", "lines_plot", "numbers_plot", "reliability_plot"]
 
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#475569")
-_INK = "#334155"
+_COLOURS = ("#2563eb", "#ea8a0b", "#0d9467", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#475569")
+_INK, _GRID, _SOFT = "#334155", "#e9eef4", "#94a3b8"
+_SIZE = (3.75, 2.75)
+_MAX_MARKED = 40
+_STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "axes.labelsize": 8.5,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "font.family": "sans-serif",
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "recmtl",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _INK,
+    "xtick.labelsize": 8,
+    "ytick.color": _INK,
+    "ytick.labelsize": 8,
+}
 
 
-def loss_plot(steps: Sequence[int], losses: Mapping[str, Sequence[float | None]]) -> str:
-    """Training loss of each task over steps."""
-    figure, axes = _axes(3.4, 2.7)
-    for colour, (task, values) in zip(_cycle(len(losses)), losses.items(), strict=True):
-        points = [(s, v) for s, v in zip(steps, values, strict=True) if v is not None]
-        axes.plot(
-            [s for s, _ in points], [v for _, v in points], color=colour, label=task, linewidth=1.4
-        )
-    axes.set_xlabel("step")
-    axes.set_ylabel("training loss")
-    _legend(axes)
-    return _svg(figure)
-
-
-def metric_plot(
-    steps: Sequence[int], metrics: Mapping[str, Sequence[float | None]], name: str
+def lines_plot(
+    title: str, steps: Sequence[int], values: Mapping[str, Sequence[float | None]]
 ) -> str:
-    """A validation metric of each task over steps."""
-    figure, axes = _axes(3.4, 2.7)
-    for colour, (task, values) in zip(_cycle(len(metrics)), metrics.items(), strict=True):
-        points = [(s, v) for s, v in zip(steps, values, strict=True) if v is not None]
-        axes.plot(
-            [s for s, _ in points],
-            [v for _, v in points],
-            "o-",
-            color=colour,
-            label=task,
-            linewidth=1.4,
-            markersize=4,
-        )
-    axes.set_xlabel("step")
-    axes.set_ylabel(f"validation {name}")
-    _legend(axes)
-    return _svg(figure)
+    """One number of each task over training steps; a legend tells them apart.
+
+    Args:
+        title: what the number is.
+        steps: training steps.
+        values: task -> the number at each step, None where it is not known.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(title)
+        for k, (task, column) in enumerate(values.items()):
+            points = [(s, v) for s, v in zip(steps, column, strict=True) if v is not None]
+            style = "o-" if len(points) <= _MAX_MARKED else "-"
+            axes.plot(
+                *_columns(points),
+                style,
+                color=_COLOURS[k % len(_COLOURS)],
+                label=task,
+                linewidth=1.6,
+                markersize=3.5,
+            )
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        if len(values) > 1:
+            axes.legend(frameon=False, ncols=min(3, len(values)), loc="best", handlelength=1.4)
+        return _svg(figure)
 
 
 def reliability_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
-    """Observed rate against mean prediction in bins of equal mass, on logarithmic axes."""
-    figure, axes = _axes(3.1, 2.9)
-    points = [
-        (p, r)
-        for p, r in zip(bins["mean_probs"], bins["base_rates"], strict=True)
-        if p > 0 and r > 0
-    ]
-    if points:
-        low, high = min(map(min, points)) / 1.3, min(1.0, max(map(max, points)) * 1.3)
-        axes.plot([low, high], [low, high], color="#94a3b8", linewidth=1, linestyle="--")
-        axes.plot(
-            [p for p, _ in points],
-            [r for _, r in points],
-            "o-",
-            color=_COLOURS[0],
-            markersize=3.5,
-            linewidth=1,
-        )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-    axes.set_xlabel("mean prediction")
-    axes.set_ylabel("observed rate")
-    axes.set_title(task, fontsize=9, color=_INK)
-    return _svg(figure)
+    """Observed rate against mean prediction in bins of equal mass, on logarithmic axes.
+
+    Args:
+        task: its name.
+        bins: `mean_probs` and `base_rates` of each bin; bins without a positive are left out.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        pairs = zip(bins["mean_probs"], bins["base_rates"], strict=True)
+        points = [(p, r) for p, r in pairs if p > 0 and r > 0]
+        if points:
+            low, high = min(map(min, points)) / 1.3, min(1.0, max(map(max, points)) * 1.3)
+            axes.plot([low, high], [low, high], color=_SOFT, linewidth=1, linestyle="--")
+            axes.plot(*_columns(points), "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2)
+            axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+            ticks = _rate_ticks(low, high)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_locator(NullLocator())
+                axis.set_ticks(ticks, [_percent(tick) for tick in ticks])
+        axes.set_xlabel("mean prediction")
+        axes.set_ylabel("observed rate")
+        return _svg(figure)
 
 
 def histogram_plot(task: str, histogram: Mapping[str, Sequence[float]]) -> str:
-    """Scores of one task's positives and negatives, each as shares of its class."""
-    figure, axes = _axes(3.1, 2.9)
-    for label, colour in (("negatives", _COLOURS[7]), ("positives", _COLOURS[0])):
-        mass = histogram[label]
-        total = sum(mass)
-        if total > 0:
-            axes.stairs(
-                [m / total for m in mass],
-                histogram["edges"],
-                fill=True,
-                color=colour,
-                alpha=0.55,
-                label=label,
-            )
-    axes.set_xlabel("score")
-    axes.set_ylabel("share of class")
-    _legend(axes)
-    axes.set_title(task, fontsize=9, color=_INK)
-    return _svg(figure)
+    """Scores of one task's positives and negatives, each as shares of its class.
+
+    Args:
+        task: its name.
+        histogram: `edges` of the bins in log-odds, `positives` and `negatives` in each.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        for label, colour in (("negatives", _SOFT), ("positives", _COLOURS[0])):
+            mass, total = histogram[label], sum(histogram[label])
+            if total > 0:
+                shares = [m / total for m in mass]
+                edges = histogram["edges"]
+                axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35)
+                axes.stairs(shares, edges, color=colour, linewidth=1.3, label=label)
+        low, high = histogram["edges"][0], histogram["edges"][-1]
+        ticks = _rate_ticks(_probability(low), _probability(high))
+        axes.set_xticks([math.log(p / (1 - p)) for p in ticks], [_percent(p) for p in ticks])
+        axes.set_xlabel("predicted probability (log-odds scale)")
+        axes.set_ylabel("share of class")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: _percent(share)))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, handlelength=1.4)
+        return _svg(figure)
 
 
-def gate_plot(gates: Mapping[str, Sequence[float]]) -> str:
-    """Mean weight of each expert in each gate, as a heat-map; narrower gates end in blanks."""
-    width = max(len(weights) for weights in gates.values())
-    figure, axes = _axes(1.6 + 0.55 * width, 0.9 + 0.42 * len(gates))
-    rows = [[*weights, *[float("nan")] * (width - len(weights))] for weights in gates.values()]
-    axes.imshow(rows, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    for y, weights in enumerate(gates.values()):
-        for x, weight in enumerate(weights):
-            axes.text(
-                x,
-                y,
-                f"{weight:.2f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if weight > 0.5 else _INK,
-            )
-    axes.set_yticks(range(len(gates)), list(gates))
-    axes.set_xticks(range(width))
-    axes.set_xlabel("expert")
-    return _svg(figure)
+def numbers_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
+    """Mean label against mean prediction of a regression, with the band of 8 in 10 labels.
+
+    Args:
+        task: its name.
+        bins: see `number_bins`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        x, y = bins["mean_predictions"], bins["mean_labels"]
+        if x:
+            ends = [min([*x, *y]), max([*x, *y])]
+            axes.fill_between(x, bins["low"], bins["high"], color=_COLOURS[0], alpha=0.13, lw=0)
+            axes.plot(ends, ends, color=_SOFT, linewidth=1, linestyle="--")
+            axes.plot(x, y, "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2)
+        axes.set_xlabel("mean prediction")
+        axes.set_ylabel("mean label, band of 80 %")
+        return _svg(figure)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _axes(title: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
+    axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7, colors=_INK)
-    axes.xaxis.label.set_size(8)
-    axes.yaxis.label.set_size(8)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=2.5)
     return figure, axes
 
 
-def _cycle(number: int) -> list[str]:
-    return [_COLOURS[k % len(_COLOURS)] for k in range(number)]
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
-def _legend(axes: Any) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False)
+def _probability(odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-odds))
+
+
+def _rate_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round rates between two others, as many as fit.
+
+    Example:
+        >>> _rate_ticks(0.004, 0.3)
+        [0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+    """
+    found = list[float]()
+    for round_numbers in ((1, 2, 5), (1, 3), (1,)):
+        found = [tick for tick in _round_rates(round_numbers) if low <= tick <= high]
+        if len(found) <= most:
+            break
+    return found[:: -(-len(found) // most) or 1]
+
+
+def _round_rates(round_numbers: Sequence[int]) -> Iterator[float]:
+    for power in range(9, 1, -1):
+        yield from (n / 10**power for n in round_numbers)
+    yield from (0.1, 0.2, 0.5) if len(round_numbers) == 3 else (0.1, 0.5)
+    yield from (0.8, 0.9, 0.95, 0.99, 0.999)
+
+
+def _percent(rate: float) -> str:
+    """A rate for a tick, without digits that say nothing.
+
+    Example:
+        >>> _percent(0.2), _percent(0.005), _percent(0.999)
+        ('20%', '0.5%', '99.9%')
+    """
+    return f"{100 * rate:.6g}%"
 
 
 def _svg(figure: Figure) -> str:
+    """The figure as it stands in a page: no links, no metadata, no ids that nothing refers to."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    used = set(re.findall(r"#([\w.-]+)", text))
+    return re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
