@@ -11,9 +11,16 @@ It appears by a rename, so it is whole or absent. ``checkpoints/index.json`` nam
 last one.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from recmtl.checkpoint.index import Index, best, last, read_index, write_index
 from recmtl.checkpoint.manifest import fingerprint, read_state, verify
-from recmtl.checkpoint.tensors import load_full, load_into, save
+from recmtl.checkpoint.whole import load_full
+
+if TYPE_CHECKING:
+    from recmtl.checkpoint.tensors import load_into, save
 
 __all__ = [
     "Index",
@@ -28,3 +35,12 @@ __all__ = [
     "verify",
     "write_index",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`save` and `load_into`: what they need is slow to import, and scoring needs neither."""
+    if name not in ("load_into", "save"):
+        raise AttributeError(f"module `recmtl.checkpoint` has no attribute `{name}`")
+    from recmtl.checkpoint import tensors
+
+    return getattr(tensors, name)

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint: written by every rank, read by any number of them or whole.
+"""Tensors of a checkpoint: written by every rank, read in place by any number of them.
 
 They are safetensors, by `torch.distributed.checkpoint`; its default format has a pickle in it.
 """
@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
@@ -25,11 +23,11 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from recmtl.checkpoint.manifest import finish, read_manifest, verify
+from recmtl.checkpoint.manifest import finish, verify
 from recmtl.checkpoint.ranks import from_all, num_ranks, on_rank_0, rank, together
 from recmtl.errors import CheckpointError
 
-__all__ = ["load_full", "load_into", "save"]
+__all__ = ["load_into", "save"]
 
 OWN_FILE_BYTES = 256 * 2**20
 """Larger tensors get a file of their own: a file is put together in memory before it is written."""
@@ -87,56 +85,6 @@ def load_into(folder: Path, tensors: Mapping[str, Any]) -> None:
             )
     except CheckpointException as error:
         raise _as_error(folder, error) from error
-
-
-def load_full(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Tensor]:
-    """Whole tensors by their keys, on the CPU, with torch and safetensors alone.
-
-    Any number of ranks may have written them. A tensor that one file holds whole is memory-mapped:
-    it costs memory only where it is read. Nothing is hashed here; see `verify`.
-
-    Args:
-        folder: a checkpoint.
-        prefix: only keys that begin with it, which is taken off them.
-        suffix: only keys that end with it, which is taken off them.
-
-    Raises:
-        CheckpointError: a file is missing or truncated, or a tensor is incomplete.
-    """
-    manifest = read_manifest(folder)
-    wanted = {
-        key: described
-        for key, described in manifest["tensors"].items()
-        if key.startswith(prefix) and key.endswith(suffix)
-    }
-    whole: dict[str, Tensor] = {}
-    filled = dict.fromkeys(wanted, 0)
-    for name in sorted(n for n in manifest["files"] if n.endswith(".safetensors")):
-        path = folder / name
-        try:
-            with safe_open(path, framework="pt") as file:
-                offsets = json.loads((file.metadata() or {}).get("DCP_SHARDING_INFO", "{}"))
-                for key in wanted.keys() & set(file.keys()):
-                    part, shape = file.get_tensor(key), wanted[key]["shape"]
-                    filled[key] += part.numel()
-                    if list(part.shape) == shape:
-                        whole[key] = part
-                        continue
-                    target = whole.setdefault(key, torch.empty(shape, dtype=part.dtype))
-                    starts = offsets[key]["saved_offsets"]
-                    target[
-                        tuple(slice(o, o + n) for o, n in zip(starts, part.shape, strict=True))
-                    ] = part
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{path}: cannot be read ({error}). Restore it, or use another checkpoint."
-            ) from error
-    for key in wanted:
-        if key not in whole or filled[key] != whole[key].numel():
-            raise CheckpointError(
-                f"{folder}: `{key}` is not whole; a file of the checkpoint is missing or foreign."
-            )
-    return {key.removeprefix(prefix).removesuffix(suffix): whole[key] for key in wanted}
 
 
 def _write_tensors(folder: Path, tensors: Mapping[str, Any], described: Mapping[str, Any]) -> None:
