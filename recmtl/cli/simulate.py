@@ -29,7 +29,7 @@ __all__ = ["command"]
     show_default=True,
     help="Seed of the world and its log.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an earlier simulation in OUT.")
+@click.option("--overwrite", is_flag=True, help="Write beside other files in OUT.")
 @json_option
 @debug_option
 def command(out: Path, rows: int, seed: int, overwrite: bool, as_json: bool) -> None:
@@ -43,6 +43,7 @@ def command(out: Path, rows: int, seed: int, overwrite: bool, as_json: bool) -> 
     lines = [f"{'':12}{'base rate':>10}{'Bayes AUC':>11}{'additive AUC':>14}"]
     for task, bayes in summary["bayes_auc"].items():
         additive, rate = summary["additive_auc"][task], summary["base_rates"][task]
-        lines.append(f"{task:12}{rate:10.4f}{bayes:11.4f}{additive:14.4f}")
+        cells = (("-" if auc is None else f"{auc:.4f}") for auc in (bayes, additive))
+        lines.append(f"{task:12}{rate:10.4f}" + "{:>11}{:>14}".format(*cells))
     lines.append(f"\nNext: recmtl train {summary['spec']} --out RUN")
     emit(summary, as_json=as_json, text="\n".join(lines))
