@@ -1,0 +1,194 @@
+"""The page: whole, harmless, and with the numbers of the run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recmtl.errors import CheckpointError
+from recmtl.report import write_report
+from tests.report.conftest import HOSTILE, SEGMENTS
+
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes, text, and whether tags match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.words = ""
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def copied(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / "copy"))
+
+
+def page_of(run: Path) -> Page:
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+@pytest.mark.parametrize("name", ["run", "odd_run", "plain_run"])
+def test_the_page_is_self_contained(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    run = copied(request.getfixturevalue(name), tmp_path)
+    page = page_of(run)
+    assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    targets = [v for n, v in page.attributes if n in ("src", "href", "xlink:href", "action")]
+    assert all(target.startswith("#") for target in targets)
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//\w|@import", text)
+    assert "url(" not in re.sub(r"url\(#\w+\)", "", text)
+    assert (run / "report.html").stat().st_size < 1_000_000
+
+
+def test_the_numbers_are_those_of_the_run(run: Path, tmp_path: Path) -> None:
+    page = page_of(copied(run, tmp_path))
+    tasks = json.loads((run / "validation.json").read_text())["tasks"]
+    header = next(row for row in page.rows if row[:2] == ["task", "n"])
+    for task, metrics in tasks.items():
+        row = next(r for r in page.rows if r[0] == task and len(r) == len(header))
+        for name, cell in zip(header[1:], row[1:], strict=True):
+            value = metrics[name]
+            shown = "-" if value is None else f"{value:,}" if isinstance(value, int) else None
+            if name == "gauc":
+                assert f"{metrics['gauc_groups']:,} of" in cell
+                assert cell.startswith("-" if value is None else f"{value:.4f}")
+            elif shown is None:
+                assert float(cell) == pytest.approx(value, abs=6e-5)
+            else:
+                assert cell == shown
+    assert "finished" in page.words
+    assert "not finished" not in page.words
+
+
+def test_populations_are_shown(run: Path, funnel: Path, tmp_path: Path) -> None:
+    page = page_of(copied(run, tmp_path))
+    rows = pl.read_parquet(funnel / "train.parquet")
+    clicks = int(rows["click"].sum())
+    row = next(r for r in page.rows if r[0] == "cvr" and "click = 1" in r[1])
+    assert row[2] == f"{clicks:,}"
+    assert row[4] == f"{int(rows['conversion'].sum()):,}"
+
+
+def test_hostile_names_are_text(odd_run: Path, tmp_path: Path) -> None:
+    page = page_of(copied(odd_run, tmp_path))
+    assert HOSTILE in page.words
+    assert all(segment in page.words for segment in SEGMENTS)
+    assert page.tags.count("title") == 1
+
+
+def test_a_regression_has_its_plot_and_no_reliability_of_its_own(
+    odd_run: Path, tmp_path: Path
+) -> None:
+    page = page_of(copied(odd_run, tmp_path))
+    assert "Predicted numbers" in page.words
+    assert "validation RMSE, dwell" in page.words
+    assert "mean label, band of 80 %" in page.words
+
+
+def test_gates_of_every_level_are_shown(odd_run: Path, tmp_path: Path) -> None:
+    page = page_of(copied(odd_run, tmp_path))
+    levels = [row for row in page.rows if row and row[0].startswith("level ")]
+    assert [row[0] for row in levels] == ["level 1", "level 2", "level 3"]
+    assert all(row[1:3] == ["ctr 1", "ctr 2"] for row in levels)
+
+
+def test_a_run_without_validation_says_so(plain_run: Path, tmp_path: Path) -> None:
+    page = page_of(copied(plain_run, tmp_path))
+    assert "The spec names no validation rows" in page.words
+    assert "training loss" in page.words
+    assert "Reliability" not in page.words
+    assert "Gates" not in page.words
+
+
+def test_an_interrupted_run_shows_what_there_is(run: Path, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path)
+    state = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**state, "status": "running", "summary": None}))
+    (copy / "validation.json").unlink()
+    lines = (copy / "metrics.jsonl").read_text()
+    (copy / "metrics.jsonl").write_text(lines[:-20])  # killed while it wrote the last line
+    page = page_of(copy)
+    assert "not finished" in page.words
+    assert "computed when training ends" in page.words
+    assert "training loss" in page.words
+    for name in ("metrics.jsonl", "plan.txt", "versions.json"):
+        (copy / name).unlink()
+    assert "not finished" in page_of(copy).words
+
+
+def test_many_segment_values_are_cut_to_the_largest(run: Path, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path)
+    summary = json.loads((copy / "validation.json").read_text())
+    some = next(iter(summary["segments"]["device"].values()))
+    values = {f"v{n}": {t: {**m, "n": n} for t, m in some.items()} for n in range(50)}
+    (copy / "validation.json").write_text(json.dumps({**summary, "segments": {"device": values}}))
+    page = page_of(copy)
+    assert "50 values, the largest 30 shown" in page.words
+    named = {row[0] for row in page.rows}
+    assert "v49" in named
+    assert "v20" in named
+    assert "v19" not in named
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("validation.json", b"{", r"validation\.json: is corrupt"),
+        ("validation.json", b"[]", r"validation\.json: holds no JSON object"),
+        ("validation.json", b'{"rows": 1}', r"validation\.json: is not recmtl's"),
+        ("validation.json", b"\xff\xfe", r"validation\.json: is corrupt"),
+        ("versions.json", b"{", r"versions\.json: is corrupt"),
+        ("plan.txt", b"\xff", r"plan\.txt: is corrupt"),
+        ("metrics.jsonl", b"{\n{}\n", r"metrics\.jsonl:1: is not JSON"),
+        ("run.json", b"{", r"run\.json: is corrupt"),
+        ("config.yaml", b"name: [", r"config\.yaml: cannot be read"),
+    ],
+)
+def test_a_corrupt_file_is_named(
+    file: str, content: bytes, message: str, run: Path, tmp_path: Path
+) -> None:
+    copy = copied(run, tmp_path)
+    (copy / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        write_report(copy)
+    assert not (copy / "report.html").exists()
