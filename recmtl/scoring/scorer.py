@@ -130,9 +130,8 @@ class BatchScorer:
     def with_scores(self, frame: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         """Kept columns of `frame` beside the scores of the same rows, encoded."""
         scores = self.scores(batch)
-        return frame.select(self.keep).with_columns(
-            pl.Series(name, values) for name, values in scores.items()
-        )
+        kept = [frame[column] for column in self.keep]
+        return pl.DataFrame([*kept, *(pl.Series(name, values) for name, values in scores.items())])
 
     def __call__(self, rows: Any) -> Any:
         """Score a polars or pandas frame, a pyarrow Table or a RecordBatch, and answer in kind.

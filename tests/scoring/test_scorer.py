@@ -49,6 +49,11 @@ def test_columns_are_the_kept_ones_and_one_a_task(
     np.testing.assert_allclose(scores["probs_ctcvr"], product, rtol=1e-6)
 
 
+def test_nothing_but_scores(run: Path, scorer: BatchScorer, test_rows: pl.DataFrame) -> None:
+    alone = BatchScorer(run, keep=())(test_rows)
+    assert_frame_equal(alone, scorer(test_rows).drop("user_id", "item_id"))
+
+
 def test_pandas_pyarrow_and_polars_agree_and_are_answered_in_kind(
     scorer: BatchScorer, test_rows: pl.DataFrame
 ) -> None:
