@@ -49,8 +49,9 @@ def score(
 ) -> ScoreResult:
     """Write the scores of a log as `part-00000.parquet`, ..., and `manifest.json`.
 
-    A part has 65,536 input rows. Parts appear atomically and in input order; a call that was killed is continued by the same
-    call, with an output equal bit for bit to that of a call that was not.
+    A part has 65,536 input rows. Parts appear atomically and in input order; a call that was
+    killed is continued by the same call, with an output equal bit for bit to that of a call that
+    was not.
 
     Args:
         run: the folder of a run.
