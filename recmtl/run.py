@@ -1,11 +1,13 @@
 """The run folder: all that training leaves and all that scoring needs.
 
-```text
-RUN/config.yaml      the resolved spec              RUN/checkpoints/    see recmtl.checkpoint
-RUN/encoders/        vocabularies and statistics    RUN/metrics.jsonl   losses and metrics, a line
-each RUN/run.json         state and fingerprints         RUN/plan.txt        how the tables were
-placed RUN/versions.json    what it was trained with       RUN/report.html     written by `recmtl
-report` ```
+- `config.yaml`: the resolved spec.
+- `encoders/`: vocabularies and statistics.
+- `checkpoints/`: see `recmtl.checkpoint`.
+- `run.json`: state and fingerprints.
+- `versions.json`: what it was trained with.
+- `metrics.jsonl`: losses and metrics, a line each.
+- `plan.txt`: how the tables were placed.
+- `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -207,5 +210,8 @@ def versions() -> dict[str, str]:
 
 
 def discard(path: Path) -> None:
-    """Remove a run folder that is about to be trained anew."""
-    shutil.rmtree(path)
+    """Remove a run folder that is about to be trained anew: it is gone at once, or untouched."""
+    folder = path.resolve()
+    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
+    folder.rename(old)  # a removal that is killed half-way leaves no half of a run behind
+    shutil.rmtree(old)

@@ -180,7 +180,7 @@ def _round_rates(round_numbers: Sequence[int]) -> Iterator[float]:
     for power in range(9, 1, -1):
         yield from (n / 10**power for n in round_numbers)
     yield from (0.1, 0.2, 0.5) if len(round_numbers) == 3 else (0.1, 0.5)
-    yield from (0.8, 0.9, 0.95, 0.99, 0.999)
+    yield from (0.8, 0.95, 0.99, 0.999)
 
 
 def _percent(rate: float) -> str:
