@@ -6,10 +6,19 @@ feature to a list of ``(id, weight)``, a table is an array ``[rows, E]``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Features = Mapping[str, Mapping[str, Any]]
+Entries = Sequence[tuple[int, float]]
+Row = Mapping[str, Entries]
 
 
-def shares(feature, entries):
+def shares(feature: Mapping[str, Any], entries: Entries) -> list[float]:
     """What each id of a row counts in its pooled vector."""
     if feature["pooling"] == "sum":
         return [weight for _, weight in entries]
@@ -17,7 +26,7 @@ def shares(feature, entries):
     return [weight / total if total != 0 else 0.0 for _, weight in entries]
 
 
-def look_up(features, tables, row):
+def look_up(features: Features, tables: Mapping[str, Floats], row: Row) -> dict[str, Floats]:
     """Feature -> vector [E], or [L, E] for a sequence, of one row."""
     found = {}
     for name, feature in features.items():
@@ -35,7 +44,12 @@ def look_up(features, tables, row):
     return found
 
 
-def table_gradients(features, tables, rows, upstream):
+def table_gradients(
+    features: Features,
+    tables: Mapping[str, Floats],
+    rows: Sequence[Row],
+    upstream: Sequence[Mapping[str, Floats]],
+) -> dict[str, Floats]:
     """Table -> gradient [rows, E], where `upstream` holds the gradient of each looked-up vector."""
     gradients = {name: np.zeros_like(table) for name, table in tables.items()}
     for row, of_vectors in zip(rows, upstream, strict=True):
@@ -53,7 +67,7 @@ def table_gradients(features, tables, rows, upstream):
 class FusedReference:
     """Exact fused optimizers: gradients of duplicate ids add up before the one step of a row."""
 
-    def __init__(self, kind, tables, lr, eps):
+    def __init__(self, kind: str, tables: Mapping[str, Any], lr: float, eps: float) -> None:
         self.kind, self.lr, self.eps = kind, lr, eps
         self.tables = {name: np.array(table, dtype=np.float64) for name, table in tables.items()}
         self.state = {
@@ -61,7 +75,7 @@ class FusedReference:
             for name, table in self.tables.items()
         }
 
-    def step(self, gradients):
+    def step(self, gradients: Mapping[str, Floats]) -> None:
         for name, gradient in gradients.items():
             for r in range(len(gradient)):
                 if self.kind == "sgd":
