@@ -1,0 +1,274 @@
+"""The command line: quick help, one JSON object, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+import pytest
+
+from recmtl.cli import main
+from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
+
+Recmtl = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def recmtl(capsys: pytest.CaptureFixture[str]) -> Recmtl:
+    """`recmtl(args...)` -> exit code, stdout, stderr."""
+
+    def called(*args: object) -> tuple[int, str, str]:
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit, match=r"^\d+$") as ended:
+            main([str(arg) for arg in args])
+        signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        code: Any = ended.value.code
+        return code, out, err
+
+    return called
+
+
+def one_object(out: str) -> dict[str, Any]:
+    """The one JSON object on stdout; no NaN, one line, nothing else."""
+    assert out.count("\n") == 1, out
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    found: dict[str, Any] = json.loads(out, parse_constant=refuse)
+    return found
+
+
+METRICS = {"n", "positives", "auc", "gauc", "logloss", "ne", "pcoc", "ece"}
+QUICK = ["tower={kind: shared_bottom, expert_widths: [4], head_widths: []}", "train.epochs=1"]
+
+
+def test_simulate_prints_its_truth(recmtl: Recmtl, tmp_path: Path) -> None:
+    code, out, _ = recmtl("simulate", tmp_path / "funnel", "--rows", 2000, "--seed", 3, "--json")
+    found = one_object(out)
+    assert code == 0
+    assert set(found) >= {"spec", "base_rates", "bayes_auc", "additive_auc"}
+    for key in ("base_rates", "bayes_auc", "additive_auc"):
+        assert set(found[key]) == {"ctr", "cvr", "ctcvr"}
+    sizes = [
+        pl.read_parquet(tmp_path / "funnel" / f"{part}.parquet").height
+        for part in ("train", "valid", "test")
+    ]
+    assert sizes == [1600, 200, 200]
+    code, _, err = recmtl("doctor", found["spec"])
+    assert code == 0, err
+
+
+def test_doctor_prints_findings(recmtl: Recmtl, funnel: Path) -> None:
+    code, out, _ = recmtl("doctor", funnel / "spec.yaml", "--json")
+    found = one_object(out)
+    assert code == 0
+    keys = {"severity", "where", "what", "advice", "exit_code"}
+    assert all(set(finding) == keys for finding in found["findings"])
+    code, out, _ = recmtl("doctor", funnel / "spec.yaml", "train.epochs=no", "--json")
+    assert code == 2
+    assert one_object(out)["findings"][0]["severity"] == "error"
+    code, out, _ = recmtl("doctor", funnel / "spec.yaml", "--data", funnel / "absent")
+    assert code == 3
+    assert "error   " in out
+    assert out.endswith("notes\n")
+
+
+def test_train_prints_the_best(recmtl: Recmtl, funnel: Path, tmp_path: Path) -> None:
+    spec, out_folder = funnel / "spec.yaml", tmp_path / "run"
+    code, out, err = recmtl("train", spec, "--out", out_folder, "--json", *QUICK)
+    assert code == 0, err
+    found = one_object(out)
+    assert set(found) == {"run", "best", "rows_per_s", "epochs"}
+    assert found["run"] == str(out_folder)
+    assert found["epochs"] == 1
+    assert found["rows_per_s"] > 0
+    assert "rows/s" in err
+    tasks = {key.split("/")[1] for key in found["best"] if key.count("/") == 2}
+    assert tasks == {"ctr", "cvr", "ctcvr"}
+    code, out, err = recmtl("eval", out_folder, "--data", funnel / "valid.parquet", "--json")
+    evaluated = one_object(out)["tasks"]
+    for task in tasks:
+        expected = evaluated[task]["auc"]
+        assert found["best"][f"valid/{task}/auc"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_eval_prints_tasks_and_segments(recmtl: Recmtl, run: Path, funnel: Path) -> None:
+    code, out, _ = recmtl("eval", run, "--data", funnel / "test.parquet", "--json")
+    found = one_object(out)
+    assert code == 0
+    assert set(found) == {"rows", "tasks", "segments"}
+    assert all(set(metrics) >= METRICS for metrics in found["tasks"].values())
+    rows = pl.read_parquet(funnel / "test.parquet")
+    assert found["rows"] == found["tasks"]["ctr"]["n"] == rows.height
+    assert found["tasks"]["cvr"]["n"] == rows["click"].sum()
+    assert list(found["segments"]) == ["device"]
+    code, out, _ = recmtl(
+        "eval", run, "--data", funnel / "test.parquet", "--by", "gender", "--json"
+    )
+    by_gender = one_object(out)["segments"]
+    counts = dict(rows["gender"].cast(pl.String).value_counts().iter_rows())
+    assert {v: tasks["ctr"]["n"] for v, tasks in by_gender["gender"].items()} == counts
+    code, out, err = recmtl("eval", run, "--data", funnel / "test.parquet", "--by", "gander")
+    assert (code, out) == (3, "")
+    assert "`gander`" in err
+
+
+def test_eval_in_words_has_a_line_a_task(recmtl: Recmtl, run: Path, funnel: Path) -> None:
+    code, out, _ = recmtl("eval", run, "--data", funnel / "test.parquet")
+    assert code == 0
+    first = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert first[:5] == ["600", "task", "ctr", "cvr", "ctcvr"]
+    assert "device = " in out
+
+
+def test_score_prints_parts(recmtl: Recmtl, run: Path, funnel: Path, tmp_path: Path) -> None:
+    args = ("score", run, "--data", funnel / "test.parquet", "--out", tmp_path / "scores")
+    code, out, _ = recmtl(*args, "--keep", "user_id, item_id", "--json")
+    found = one_object(out)
+    assert code == 0
+    assert set(found) == {"rows", "parts", "rows_per_s"}
+    assert (found["rows"], found["parts"]) == (600, 1)
+    scored = pl.read_parquet(tmp_path / "scores/part-00000.parquet")
+    assert scored.columns[:2] == ["user_id", "item_id"]
+
+
+def test_report_prints_its_path(recmtl: Recmtl, run: Path) -> None:
+    code, out, _ = recmtl("report", run, "--json")
+    assert code == 0
+    assert Path(one_object(out)["path"]).is_file()
+    assert recmtl("report", run)[1].strip().endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SpecError("a.yaml:1: wrong."), 2),
+        (DataError("a.parquet: wrong."), 3),
+        (MissingExtraError("torch is missing."), 4),
+        (CheckpointError("run: wrong."), 5),
+        (RecMTLError("wrong."), 1),
+        (OSError(28, "No space left on device", "part-00000.parquet"), 1),
+        (RuntimeError("boom"), 1),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+        (click.UsageError("no such option"), 2),
+    ],
+)
+def test_each_error_has_its_code(
+    error: BaseException, code: int, recmtl: Recmtl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("recmtl.report.write_report", fail)
+    found, out, err = recmtl("report", "run", "--json")
+    assert (found, out) == (code, "")
+    assert "Traceback" not in err
+    if code != 130:
+        assert str(error.args[-1] if isinstance(error, OSError) else error) in err
+    assert err.count("\n") <= 4
+
+
+def test_debug_shows_where(recmtl: Recmtl, tmp_path: Path) -> None:
+    code, out, err = recmtl("report", tmp_path, "--debug")
+    assert (code, out) == (5, "")
+    assert "Traceback" in err
+    assert "is not a run folder" in err
+    assert "Traceback" not in recmtl("report", tmp_path)[2]
+
+
+def test_help_names_every_command(recmtl: Recmtl) -> None:
+    code, out, _ = recmtl("--help")
+    assert code == 0
+    for command in ("simulate", "doctor", "train", "eval", "score", "report"):
+        assert f"\n  {command}" in out
+        code, text, _ = recmtl(command, "-h")
+        assert code == 0
+        assert "--json" in text
+        assert "--debug" in text
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "recmtl", *map(str, args)]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from recmtl.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'polars', 'lightning', 'matplotlib', 'torchrec', 'pydantic'}"
+        " & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_help_is_quick() -> None:
+    seconds = math.inf
+    for _ in range(3):  # the best of three: another process may take the core
+        started = time.perf_counter()
+        subprocess.run(command("--help"), capture_output=True, check=True)
+        seconds = min(seconds, time.perf_counter() - started)
+    assert seconds < 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_with_130_and_it_goes_on(
+    number: signal.Signals, funnel: Path, tmp_path: Path
+) -> None:
+    quick = [QUICK[0], "train.epochs=8", "train.batch_size=64", "train.checkpoint_every_steps=5"]
+    call = command("train", funnel / "spec.yaml", "--out", tmp_path / "run", "--json", *quick)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    index = tmp_path / "run/checkpoints/index.json"
+    until = time.monotonic() + 120
+    while not index.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert "goes on from here" in err
+    state = json.loads((tmp_path / "run/run.json").read_text())
+    assert state["status"] == "running"
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert one_object(done.stdout)["epochs"] == 8
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_scoring_with_130(run: Path, funnel: Path, tmp_path: Path) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet")
+    pl.concat([rows] * 500).write_parquet(tmp_path / "log.parquet")
+    call = command("score", run, "--data", tmp_path / "log.parquet", "--out", tmp_path / "scores")
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (tmp_path / "scores/part-00000.parquet").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    if process.returncode:  # it may have been done already
+        assert (process.returncode, out) == (130, ""), err
+        assert "Traceback" not in err
+        assert not (tmp_path / "scores/manifest.json").exists()
+    done = subprocess.run([*call, "--json"], capture_output=True, text=True, check=True)
+    assert one_object(done.stdout)["rows"] == 500 * rows.height
