@@ -32,6 +32,7 @@ from recmtl.training.monitor import Monitor
 from recmtl.training.reporting import EpochBars, JsonLinesLogger
 from recmtl.training.signals import StopRequest, TrainingInterrupted
 from recmtl.training.strategy import TorchRecStrategy
+from recmtl.training.validation import json_number
 
 __all__ = ["TrainResult", "fit"]
 
@@ -133,7 +134,7 @@ def fit(
     return TrainResult(
         run=folder,
         best={
-            key: value if math.isfinite(value) else None
+            key: json_number(key, value)
             for key, value in checkpoints.best_metrics.items()
             if key.split("/")[1] in module.tasks.names  # not those of segments
         },

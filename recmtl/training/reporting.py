@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from argparse import Namespace
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from recmtl._files import write_text
 from recmtl._progress import Bar, Progress, no_progress
+from recmtl.training.validation import json_number
 
 __all__ = ["EpochBars", "JsonLinesLogger"]
 
@@ -45,6 +45,11 @@ class EpochBars(Callback):
         self._stack = ExitStack()
         self._bar: Bar | None = None
         self._shown_s = 0.0
+        self._resumed_at = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember where a restarted run goes on, to say so."""
+        self._resumed_at = trainer.global_step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Only rank 0 shows anything."""
@@ -57,6 +62,8 @@ class EpochBars(Callback):
         """Open the bar of the epoch."""
         if self._bar is None:
             title = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            if self._resumed_at > 0:
+                title, self._resumed_at = f"{title}, from step {self._resumed_at:,} on", 0
             done = min(batch_idx * self.batch_size, self.num_rows)
             self._open(title, self.num_rows, done)
 
@@ -145,11 +152,7 @@ class JsonLinesLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a line; Lightning counts steps from 0, the file those that were made."""
         line: dict[str, Any] = {"step": (step or 0) + 1, "epoch": int(metrics.get("epoch", 0))}
-        line |= {
-            key: value if math.isfinite(value) else None
-            for key, value in metrics.items()
-            if key != "epoch"
-        }
+        line |= {key: json_number(key, value) for key, value in metrics.items() if key != "epoch"}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")

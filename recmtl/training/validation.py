@@ -15,7 +15,9 @@ from torch import Tensor
 
 from recmtl.batch import Batch
 
-__all__ = ["OutcomeColumns", "Outcomes", "flat_metrics"]
+__all__ = ["OutcomeColumns", "Outcomes", "flat_metrics", "json_number"]
+
+_COUNTS = ("n", "positives", "gauc_groups", "gauc_undefined_groups")
 
 
 class Outcomes(NamedTuple):
@@ -68,6 +70,18 @@ def _on_rank_0(column: Tensor) -> Tensor | None:
     if parts is None:
         return None
     return torch.cat([part[: int(n)] for part, n in zip(parts, lengths, strict=True)])
+
+
+def json_number(key: str, value: float) -> float | int | None:
+    """A logged metric as JSON has it: counts as integers, what is not defined as null.
+
+    Example:
+        >>> json_number("valid/ctr/n", 500.0), json_number("valid/ctr/auc", math.nan)
+        (500, None)
+    """
+    if not math.isfinite(value):
+        return None
+    return int(value) if key.rpartition("/")[2] in _COUNTS else value
 
 
 def flat_metrics(metrics: Mapping[str, Any], stage: str) -> dict[str, float]:

@@ -25,10 +25,12 @@ class At:
 
     def __init__(self, action: Callable[[], None], *, step: int = -1, batch: int = -1) -> None:
         self.action, self.step, self.batch = action, step, batch
+        self.titles: list[str] = []
 
     @contextmanager
     def __call__(self, description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Any]:
         self.unit = unit
+        self.titles.append(description)
         yield self
 
     def advance(self, n: int = 1, **shown: object) -> None:
@@ -104,7 +106,9 @@ def test_interrupted_and_continued_equals_uninterrupted_pitfall_T40(
         fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=stop)
     assert signal.getsignal(number) == before
     assert read_index(tmp_path / "checkpoints").last == f"step-{step:08d}"
-    fit(config, encoders, data_dir=log_dir, folder=tmp_path)
+    listen = At(lambda: None)
+    fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=listen)
+    assert listen.titles[0] == f"epoch {1 + step // 10} of 2, from step {step} on"
     assert_same_run(tmp_path, whole)
 
 
