@@ -151,11 +151,8 @@ for name in sys.argv[1:]:
     assert python(code, *packages) == ""
 
 
-@pytest.mark.parametrize(
-    "package", ["recmtl.towers", "recmtl.losses", "recmtl.tasks", "recmtl.testing"]
-)
-def test_torch_packages_import_where_only_torch_is_installed_pitfall_T44(package: str) -> None:
-    import_without(OPTIONAL, package)
+def test_torch_packages_import_where_only_torch_is_installed_pitfall_T44() -> None:
+    import_without(OPTIONAL, "recmtl.towers", "recmtl.losses", "recmtl.tasks", "recmtl.testing")
 
 
 def test_metrics_need_numpy_alone() -> None:

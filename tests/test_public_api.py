@@ -54,7 +54,7 @@ PUBLIC = {
     """,
     "recmtl.simulate": "SimulationSummary simulate",
     "recmtl.report": "summarise write_report",
-    "recmtl.doctor": "Finding encode_all examine require_healthy require_memory",
+    "recmtl.doctor": "Finding encode_all examine exit_code require_healthy require_memory",
     "recmtl.api": "evaluate score train",
     "recmtl.cli": "main",
 }
