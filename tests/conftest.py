@@ -38,6 +38,28 @@ def gloo() -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def funnel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small simulated click log and its spec."""
+    from recmtl.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("funnel")
+    simulate(folder, rows=6_000, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run on the funnel."""
+    from recmtl import api
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    small = ["tower.num_experts=2", "tower.expert_widths=[16]", "tower.head_widths=[8]"]
+    quick = ["tower=mmoe", *small, "train.batch_size=512", "train.epochs=1"]
+    api.train(funnel / "spec.yaml", out=out, overrides=quick)
+    return out
+
+
 def _leave_group() -> None:
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
