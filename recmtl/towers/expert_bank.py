@@ -105,14 +105,16 @@ class ExpertBank(nn.Module):
 
     def _spread(self, x_BGD: Tensor) -> Tensor:
         """Each expert's input, ``(E, B, D)``."""
-        x_GBD, parts = x_BGD.transpose(0, 1), []
+        x_GBD = x_BGD.transpose(0, 1)
+        num_tasks, parts = self.num_tasks, list[Tensor]()
         if self.num_task_experts == 1:
-            parts.append(x_GBD[: self.num_tasks])
+            parts.append(x_GBD[:num_tasks])
         elif self.num_task_experts:
-            x_T1BD = x_GBD[: self.num_tasks].unsqueeze(1)
-            parts.append(x_T1BD.expand(-1, self.num_task_experts, -1, -1).flatten(0, 1))
+            # Not `repeat_interleave`: torch.export of torch 2.11 cannot follow its strides.
+            each_1BD = (x_GBD[t : t + 1] for t in range(num_tasks))
+            parts += [x_1BD.expand(self.num_task_experts, -1, -1) for x_1BD in each_1BD]
         if self.num_shared_experts:
-            parts.append(x_GBD[self.num_tasks :].expand(self.num_shared_experts, -1, -1))
+            parts.append(x_GBD[num_tasks:].expand(self.num_shared_experts, -1, -1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def refs(self, prefix: str, *, level: int = 1, mixed: bool = False) -> Iterator[ExpertRef]:
