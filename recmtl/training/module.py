@@ -28,15 +28,13 @@ from recmtl.spec import Spec
 from recmtl.tasks import LossTerms
 from recmtl.towers import TowerConfig
 from recmtl.training.loaders import ValidLoader
+from recmtl.training.loss_sums import LossSums, Position
 from recmtl.training.optim import TablesAndDense, dense_optimizer
 from recmtl.training.refusals import require_strategy, trainer_problems
 from recmtl.training.strategy import TorchRecStrategy, bare_net, sharded_lookup
 from recmtl.training.validation import OutcomeColumns, flat_metrics
 
 __all__ = ["MultiTaskModule"]
-
-Position = tuple[Tensor, int] | None
-"""Where a reader of the losses stands: their sums and the number of steps."""
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -96,7 +94,7 @@ class MultiTaskModule(pl.LightningModule):
         self.net = None
         self.plan_text = ""
         self._outcomes = OutcomeColumns()
-        self._losses = _LossSums()
+        self._losses = LossSums()
         self._logged: Position = None
         self._shown: Position = None
         self._is_random = False
@@ -284,26 +282,6 @@ class MultiTaskModule(pl.LightningModule):
             key = f"{self.train_config.seed}/{step}/{rank}".encode()
             torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()))
             yield
-
-
-class _LossSums:
-    """Sums of the loss and its terms, on the device: nothing waits for them until someone asks."""
-
-    def __init__(self) -> None:
-        self._sums: Tensor | None = None
-        self._steps = 0
-
-    def add(self, terms: LossTerms) -> None:
-        values = torch.stack([terms.total, *terms.by_task.values()]).detach().double()
-        self._sums = values if self._sums is None else self._sums + values
-        self._steps += 1
-
-    def since(self, before: Position) -> tuple[Tensor, Position]:
-        """Mean of [loss, term of each task] since `before`, and what to pass next time."""
-        assert self._sums is not None
-        now = (self._sums, self._steps)
-        sums, steps = now if before is None else (now[0] - before[0], now[1] - before[1])
-        return sums / max(steps, 1), now
 
 
 def _resolved(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,12 @@ def trainer(tmp_path: Path) -> Callable[..., pl.Trainer]:
 
 
 @pytest.fixture(autouse=True)
-def no_process_group_is_left() -> Iterator[None]:
+def nothing_is_left_of_a_trainer() -> Iterator[None]:
+    """Lightning's own DDP launcher tells child processes their rank through the environment."""
+    before = dict(os.environ)
     yield
     if dist.is_initialized():
         dist.destroy_process_group()
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ def test_opens_no_port_and_leaves_the_environment_alone(
         raise AssertionError("a store that listens on a port")
 
     monkeypatch.setattr(dist, "TCPStore", no_network)
+    before = dict(os.environ)
     trainer(max_steps=1).fit(*make())
     assert dist.get_world_size() == 1
+    assert dict(os.environ) == before
 
 
 def test_lightnings_callbacks_and_loggers_work(make: Make, trainer: Make, tmp_path: Path) -> None:
