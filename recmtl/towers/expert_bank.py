@@ -105,8 +105,8 @@ class ExpertBank(nn.Module):
 
     def _spread(self, x_BGD: Tensor) -> Tensor:
         """Each expert's input, ``(E, B, D)``."""
-        x_GBD = x_BGD.transpose(0, 1)
-        num_tasks, parts = self.num_tasks, list[Tensor]()
+        x_GBD, num_tasks = x_BGD.transpose(0, 1), self.num_tasks
+        parts: list[Tensor] = []
         if self.num_task_experts == 1:
             parts.append(x_GBD[:num_tasks])
         elif self.num_task_experts:
