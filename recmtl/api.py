@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def train(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = no_progress,
+    notify: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Fit encoders, train, and keep the best checkpoint in the run folder `out`.
 
@@ -38,6 +39,7 @@ def train(
         overrides: changes of the spec, such as ``"tower=ple"``.
         overwrite: train anew where `out` holds a run already.
         progress: shows what is going on (see `recmtl._progress`).
+        notify: told, in a sentence each, what `recmtl doctor` would warn of.
 
     Raises:
         SpecError: the spec or an override is wrong, or `out` holds a finished run or something
@@ -61,7 +63,9 @@ def train(
     splits = open_splits(config.data, data_dir)
     run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)
     if run is None:
-        require_healthy(config, splits)
+        for finding in require_healthy(config, splits):
+            if notify is not None and finding.severity == "warning":
+                notify(str(finding))
         encoders = Encoders.fit(config, train=splits.train, progress=progress)
         require_memory(config, encoders)
         if splits.valid is not None:

@@ -40,8 +40,11 @@ class Ragged(NamedTuple):
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Ragged:
         """The same column on `device`."""
+        weights_N = self.weights_N
         return Ragged(
-            *(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)
+            self.values_N.to(device, non_blocking=non_blocking),
+            self.lengths_B.to(device, non_blocking=non_blocking),
+            None if weights_N is None else weights_N.to(device, non_blocking=non_blocking),
         )
 
 
@@ -72,6 +75,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.weight_B)
+
+    def __repr__(self) -> str:
+        columns = [*self.bags, *self.sequences]
+        lists = f", lists {', '.join(columns)}" if columns else ""
+        return f"Batch({len(self)} rows, {len(self.ids_FB)} ids, {len(self.dense_DB)} dense{lists})"
 
     def select(self, index_M: Tensor) -> Batch:
         """The rows `index_M`, in that order."""

@@ -46,6 +46,7 @@ def command(
         overrides=overrides,
         overwrite=overwrite,
         progress=terminal_progress(),
+        notify=lambda text: click.echo(text, err=True),
     )
     lines = [f"{out}: {result.epochs} epochs, {result.rows_per_s:,.0f} rows/s", ""]
     lines += table(_by_task(result.best)) if result.best else ["no validation rows"]

@@ -143,11 +143,10 @@ class LabelCounts:
                     f"is given `{task.given}`. Repair the labels, or remove `given`."
                 )
             if not self.moments[task.name].weight:
-                where = "" if task.given is None else f" and `{task.given}` is 1"
+                given = "" if task.given is None else f" and `{task.given}` is 1"
                 problems.append(
                     f"{where}: task `{task.name}`: no training row with a weight above 0 observes "
-                    f"it (`{task.label}` is not null"
-                    f"{where}). Add such rows, or remove the task."
+                    f"it (`{task.label}` is not null{given}). Add such rows, or remove the task."
                 )
         return problems
 

@@ -116,7 +116,7 @@ def fit(
             gradient_clip_val=config.train.clip,
             callbacks=[*callbacks, _PlanFile(folder / "plan.txt")],
             logger=_loggers(config, folder, step),
-            log_every_n_steps=max(1, min(100, num_batches)),
+            log_every_n_steps=max(1, min(100, num_batches // 20)),
             default_root_dir=folder,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
