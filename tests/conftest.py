@@ -23,9 +23,10 @@ hypothesis.settings.load_profile("recmtl")
 @pytest.fixture(autouse=True)
 def no_process_group_outlives_its_test() -> Iterator[None]:
     """A training script keeps its process group until it ends; the next test must not see it."""
-    _leave_group()
+    had_group = _has_group()
     yield
-    _leave_group()
+    if not had_group:
+        _leave_group()
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def gloo() -> None:
     """A process group of this one process: no port, no network."""
     import torch.distributed as dist
 
+    _leave_group()  # an example in a docstring may have left one
     dist.init_process_group(
         "gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=60)
     )
@@ -60,7 +62,11 @@ def run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _leave_group() -> None:
+def _has_group() -> bool:
     dist = sys.modules.get("torch.distributed")
-    if dist is not None and dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    return dist is not None and dist.is_available() and dist.is_initialized()
+
+
+def _leave_group() -> None:
+    if _has_group():
+        sys.modules["torch.distributed"].destroy_process_group()
