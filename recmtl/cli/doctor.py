@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from recmtl.cli.main import debug_option, emit, json_option
+from recmtl.cli.app import debug_option, emit, json_option
 
 __all__ = ["command"]
 

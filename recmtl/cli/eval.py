@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.main import debug_option, emit, json_option
+from recmtl.cli.app import debug_option, emit, json_option
 
 __all__ = ["command"]
 

@@ -9,7 +9,7 @@ import click
 
 from recmtl._progress import terminal_progress
 from recmtl.cli.eval import table
-from recmtl.cli.main import debug_option, emit, json_option
+from recmtl.cli.app import debug_option, emit, json_option
 
 __all__ = ["command"]
 
