@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.eval import table
 from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.eval import table
 
 __all__ = ["command"]
 
