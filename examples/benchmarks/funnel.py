@@ -11,23 +11,18 @@ holds), and its mean absolute error against the true p_cvr.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from bench import provenance, recmtl, train_once
 from sklearn.metrics import roc_auc_score
 
 from recmtl import BatchScorer
-from recmtl.run import versions
 
-ROOT = Path(__file__).parents[2]
 TOWERS = ("shared_bottom", "mmoe", "ple", "esmm")
 OBJECTIVES = ("tasks", "entire_space")
 NORMALIZE = ("rows", "observed")
@@ -87,10 +82,8 @@ def train(
 ) -> Path:
     """Train one setting, unless that was done before."""
     run: Path = args.work / f"{args.rows}-{args.seed}-{tower}-{objective}-{normalize}-{seed}"
-    done = run / "run.json"
-    if not (done.is_file() and json.loads(done.read_text())["status"] == "finished"):
-        changes = [f"objective={objective}", f"train.normalize={normalize}", f"train.seed={seed}"]
-        recmtl("train", world["spec"], "--out", run, f"tower={tower}", *changes, "--json")
+    changes = [f"objective={objective}", f"train.normalize={normalize}", f"train.seed={seed}"]
+    train_once(run, world["spec"], f"tower={tower}", *changes)
     return run
 
 
@@ -118,13 +111,8 @@ def page(world: dict[str, Any], rows: list[dict[str, Any]], args: argparse.Names
     lines = [
         "# Towers on the simulated funnel",
         "",
-        f"`python examples/benchmarks/funnel.py --rows {args.rows} --seed {args.seed} --seeds "
-        f"{args.seeds}`, commit"
-        f" {commit()}, {datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, "
-        f"{platform.processor() or platform.machine()},"
-        f" {os.cpu_count()} cores, "
-        + ", ".join(f"{k} {v}" for k, v in versions().items() if k != "platform")
-        + ".",
+        f"`python examples/benchmarks/funnel.py --rows {args.rows} --seed {args.seed}"
+        f" --seeds {args.seeds}`, {provenance()}.",
         "",
         "AUC on the test rows. CTR and CTCVR: all impressions. CVR: all impressions, against "
         "`conversion_potential`;"
@@ -151,23 +139,6 @@ def page(world: dict[str, Any], rows: list[dict[str, Any]], args: argparse.Names
             + " |"
         )
     return "\n".join(lines) + "\n"
-
-
-def commit() -> str:
-    """The commit that is checked out."""
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-
-
-def recmtl(*args: object) -> str:
-    """Run the command line and return what it printed."""
-    command = [sys.executable, "-m", "recmtl", *map(str, args)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":
