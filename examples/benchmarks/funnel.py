@@ -24,8 +24,27 @@ from sklearn.metrics import roc_auc_score
 from recmtl import BatchScorer
 
 TOWERS = ("shared_bottom", "mmoe", "ple", "esmm")
-OBJECTIVES = ("tasks", "entire_space")
-NORMALIZE = ("rows", "observed")
+# In the entire space every task that carries loss is observed on every row, so that both ways to
+# normalise are one.
+SETTINGS = (("tasks", "rows"), ("tasks", "observed"), ("entire_space", "rows"))
+
+
+WHY = """
+What drives the differences
+
+- **The additive bound is hard.** It is fitted to the true probabilities of 1.6 million fresh
+  impressions, so it pays nothing for estimating 7,000 users and items. A model that learns from
+  labels pays that first, and then gains from interactions. For CTR (38,000 clicks) the gain is
+  larger; for CVR (5,700 conversions) it is not.
+- **`normalize: observed` is worse everywhere.** It divides CVR's loss by the clicked rows alone,
+  which makes each of them weigh eight times as much as an impression does for CTR; with tables that
+  both tasks share, the noise of few conversions moves the vectors that CTR needs.
+- **`tasks` and `entire_space` are close.** Here a click and a conversion follow related tastes, and
+  impressions do not depend on taste: clicked rows differ from all rows, but both objectives see
+  the same conversions. CVR's mean absolute error is a little lower in the entire space.
+- **Towers differ by about the noise.** They all read concatenated vectors, and what separates the
+  additive model from Bayes here are products of tastes, which such networks learn slowly.
+""".splitlines()
 
 
 def main() -> None:
@@ -35,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--seed", type=int, default=1, help="seed of the world")
-    parser.add_argument("--seeds", type=int, default=1, help="training seeds of each setting")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds behind the noise")
     parser.add_argument("--work", type=Path, default=Path("runs/funnel"))
     parser.add_argument(
         "--result", type=Path, default=Path(__file__).parent / "results" / "funnel.md"
@@ -45,16 +64,13 @@ def main() -> None:
     test = pl.read_parquet(Path(world["spec"]).parent / "test.parquet")
     rows = []
     for tower in TOWERS:
-        for objective in OBJECTIVES:
-            for normalize in NORMALIZE:
-                judged = [
-                    judge(train(world, args, tower, objective, normalize, seed), test)
-                    for seed in range(args.seeds)
-                ]
-                row = {key: float(np.mean([one[key] for one in judged])) for key in judged[0]}
-                rows.append({"tower": tower, "objective": objective, "normalize": normalize, **row})
-                sys.stderr.write(json.dumps(rows[-1]) + "\n")
-    text = page(world, rows, args)
+        for objective, normalize in SETTINGS:
+            found = judge(train(world, args, tower, objective, normalize, 0), test)
+            rows.append({"tower": tower, "objective": objective, "normalize": normalize, **found})
+            sys.stderr.write(json.dumps(rows[-1]) + "\n")
+    seeds = [judge(train(world, args, "mmoe", "tasks", "rows", s), test) for s in range(args.seeds)]
+    noise = {key: float(np.std([one[key] for one in seeds], ddof=1)) for key in seeds[0]}
+    text = page(world, rows, noise, args)
     args.result.parent.mkdir(parents=True, exist_ok=True)
     args.result.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
@@ -101,7 +117,12 @@ def judge(run: Path, test: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def page(world: dict[str, Any], rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+def page(
+    world: dict[str, Any],
+    rows: list[dict[str, Any]],
+    noise: dict[str, float],
+    args: argparse.Namespace,
+) -> str:
     """The table in Markdown, with what is needed to repeat it."""
     bayes, additive = world["bayes_auc"], world["additive_auc"]
 
@@ -138,7 +159,12 @@ def page(world: dict[str, Any], rows: list[dict[str, Any]], args: argparse.Names
             + " | ".join([*cells, f"{row['cvr_clicked']:.4f}", f"{row['cvr_error']:.4f}"])
             + " |"
         )
-    return "\n".join(lines) + "\n"
+    deviations = ", ".join(f"{task} {noise[task]:.4f}" for task in noise)
+    lines += [
+        "",
+        f"Standard deviation over {args.seeds} training seeds (mmoe, first setting): {deviations}.",
+    ]
+    return "\n".join([*lines, *WHY]) + "\n"
 
 
 if __name__ == "__main__":
