@@ -47,6 +47,18 @@ def test_a_loaded_config_trains_to_the_same_metrics(funnel: Path, tmp_path: Path
         api.train(config, data=funnel, out=tmp_path / "c", overrides=QUICK)
 
 
+def test_a_spec_without_a_table_trains_and_scores(funnel: Path, tmp_path: Path) -> None:
+    config = load_spec(
+        funnel / "spec.yaml", [*QUICK, "features=[{name: price, type: dense}]", "train.epochs=2"]
+    )
+    result = api.train(config, data=funnel, out=tmp_path / "a")
+    assert result.epochs == 2
+    found = api.evaluate(tmp_path / "a", funnel / "valid.parquet")["tasks"]["ctr"]
+    assert found["auc"] == pytest.approx(result.best["valid/ctr/auc"], abs=1e-6)
+    written = api.score(tmp_path / "a", funnel / "test.parquet", tmp_path / "scores")
+    assert written.rows > 0
+
+
 def test_resolving_a_spec_says_where_its_data_is(funnel: Path, tmp_path: Path) -> None:
     file = funnel / "spec.yaml"
     assert api.resolve(file, None, [])[1] == funnel

@@ -98,8 +98,18 @@ class ShardedLookup(nn.Module):
         )
         fuse_optimizer(self.collection.parameters(), config)
 
+    @property
+    def fused_optimizer(self) -> Any | None:
+        """The optimizer inside the kernels; None where all features are dense.
+
+        TorchRec does not shard a collection without tables.
+        """
+        return self.collection.fused_optimizer if self.inner else None
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Vectors of every feature in the order of the spec: [B, E], a sequence [B, L, E]."""
+        if not self.inner:
+            return {}
         pooled = self.collection(self._jagged(batch))
         runs = self._runs_in(pooled.keys())
         pieces = torch.split(pooled.values(), [run.width for run in runs], dim=1)
@@ -187,9 +197,12 @@ class ShardedLookup(nn.Module):
         Writing to them changes the tables. Keys are `tables/<table>/weight` and
         `tables/<table>/optimizer/<state>`; a rank lacks the states of tables it holds no row of.
         """
+        optimizer = self.fused_optimizer
+        if optimizer is None:
+            return {}
         with _torchrec.quiet():
             weights = self.collection.state_dict()
-            states = self.collection.fused_optimizer.state_dict()["state"]
+            states = optimizer.state_dict()["state"]
         found: dict[str, Any] = {}
         for inner, table in self.inner.items():
             key = f"embedding_bags.{inner}.weight"

@@ -136,7 +136,7 @@ class MultiTaskModule(pl.LightningModule):
         names = net.dense_tensors()
         dense = {n: p for n, p in net.named_parameters() if n in names and p.requires_grad}
         return TablesAndDense(
-            sharded_lookup(net).collection.fused_optimizer,
+            sharded_lookup(net).fused_optimizer,
             dense_optimizer(train.optimizer, dense, lr=train.lr, weight_decay=train.weight_decay),
             dense,
             lr=train.embedding.lr,
