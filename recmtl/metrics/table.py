@@ -87,7 +87,8 @@ def segment_metrics(
 
     Returns:
         Segment value as text -> metrics, in order of the values; missing values come last, as
-        `null`. A segment whose rows are all unobserved is there too, with `n` 0.
+        `null` (beside them, the text "null" keeps its quotes). A segment whose rows are all
+        unobserved is there too, with `n` 0.
 
     Example:
         >>> by_device = segment_metrics("binary", [0.1, 0.9, 0.3], [0, 1, 0], ["web", "web", "app"])
@@ -160,4 +161,7 @@ def _segments(segment_N: NDArray[Any]) -> dict[str, NDArray[np.intp]]:
     values, code = np.unique(segment_N[known], return_inverse=True)
     rows = np.split(known[np.argsort(code, kind="stable")], np.cumsum(np.bincount(code))[:-1])
     found = {str(value): row for value, row in zip(values.tolist(), rows, strict=False)}
-    return found | ({"null": np.flatnonzero(missing_N)} if missing_N.any() else {})
+    if not missing_N.any():
+        return found
+    found = {'"null"' if value == "null" else value: row for value, row in found.items()}
+    return found | {"null": np.flatnonzero(missing_N)}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -52,8 +53,8 @@ def outcome_metrics(
         "segments": {column: {} for column in segments or {}},
     }
     kinds = {task.name: task.kind for task in tasks.tasks}
-    keys_B = None if groups is None else group_codes(groups)
-    columns = {column: np.asarray(values) for column, values in (segments or {}).items()}
+    keys_B = None if groups is None else group_codes(_exact(groups))
+    columns = {column: np.asarray(_exact(values)) for column, values in (segments or {}).items()}
     for t, name in enumerate(tasks.names):
         about: dict[str, Any] = {
             "observed": observed_BT[:, t],
@@ -67,3 +68,13 @@ def outcome_metrics(
             for value, metrics in segment_metrics(kind, *outcome, values, **about).items():
                 found["segments"][column].setdefault(value, {})[name] = metrics
     return found
+
+
+def _exact(column: ArrayLike) -> ArrayLike:
+    """The column with its values untouched: polars gives integers with nulls as floats.
+
+    Large ids would become one and the same, and the segment 1 would be called 1.0.
+    """
+    if isinstance(column, pl.Series) and column.dtype.is_integer() and column.null_count():
+        return np.array(column.to_list(), dtype=object)
+    return column

@@ -136,6 +136,18 @@ def test_segments_of_missing_values_come_last() -> None:
     assert list(found) == ["a", "b", "null"]
 
 
+def test_the_text_null_is_not_a_missing_value() -> None:
+    values = np.array(["null", None, "null", "a"], dtype=object)
+    found = segment_metrics("binary", [0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1], values)
+    assert {value: by_value["n"] for value, by_value in found.items()} == {
+        "a": 1,
+        '"null"': 2,
+        "null": 1,
+    }
+    alone = segment_metrics("binary", [0.1, 0.3, 0.4], [0, 0, 1], ["null", "null", "a"])
+    assert list(alone) == ["a", "null"]
+
+
 def test_a_segment_without_an_observed_row_is_shown() -> None:
     found = segment_metrics(
         "binary", [0.1, 0.2], [0, np.nan], np.array([1, 2]), observed=[True, False]

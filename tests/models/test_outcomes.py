@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -77,3 +78,18 @@ def test_groups_give_gauc() -> None:
         [roc_auc_score(labels_BK[users == u, 0], logits_BH[users == u, 0]) for u in range(10)]
     )
     np.testing.assert_allclose(found["tasks"]["ctr"]["gauc"], expected, atol=1e-9)
+
+
+def test_large_ids_beside_a_null_stay_apart() -> None:
+    logits_BH, labels_BK = draws(200)
+    user = np.arange(200) % 10
+    ids = pl.Series(user).cast(pl.UInt64) + (2**63 - 20)
+    ids = pl.select(pl.when(pl.Series(user) > 0).then(ids)).to_series()
+    tasks = build_tasks(SPEC, "tasks", "rows", ENCODERS)
+    given = {"groups": user, "segments": {"user": user}}
+    expected = outcome_metrics(tasks, logits_BH, labels_BK, torch.ones(200), **given)
+    given = {"groups": ids, "segments": {"user": ids}}
+    found = outcome_metrics(tasks, logits_BH, labels_BK, torch.ones(200), **given)
+    assert found["tasks"] == expected["tasks"]
+    names = [*(str(2**63 - 20 + u) for u in range(1, 10)), "null"]
+    assert list(found["segments"]["user"]) == names
