@@ -14,7 +14,8 @@ from recmtl.batch import Batch
 from recmtl.data import batches_in_order, check_columns, open_log
 from recmtl.errors import DataError
 from recmtl.models import outcome_metrics
-from recmtl.scoring.scorer import BatchScorer, to_polars
+from recmtl.scoring.frames import column_names, is_rows, to_polars
+from recmtl.scoring.scorer import BatchScorer
 
 __all__ = ["evaluate"]
 
@@ -52,16 +53,23 @@ def evaluate(
             log, scorer.encoders, batch_size=65_536, labels=True
         )
         total = log.num_rows
-    elif _is_rows(data):
-        frame, _ = to_polars(data)
-        _require([*scorer.encoders.columns(labels=True), *wanted], frame.columns, "data")
+    elif is_rows(data):
+        needed = [*scorer.encoders.columns(labels=True), *wanted]
+        _require(needed, column_names(data), "data")
+        frame = to_polars(data, needed)
         aside = frame.select(list(dict.fromkeys(wanted)))
         batches, total = [scorer.encoders.encode(frame, labels=True)], frame.height
     else:
         batches, aside, segments, total = data, pl.DataFrame(), (), 0
+    _require_values(aside)
     logits, labels, weights = [], [], []
     with progress("evaluate", total, "rows") as bar:
         for batch in batches:
+            if not isinstance(batch, Batch):
+                raise DataError(
+                    f"data: holds a {type(batch).__name__}, expected Batches. Pass one path, frame "
+                    "or table, a dict of arrays, or an iterable of Batches."
+                )
             real = batch.select(torch.nonzero(batch.rows_B >= 0)[:, 0])
             logits.append(scorer.logits(real))
             labels.append(real.labels_BK)
@@ -80,12 +88,6 @@ def evaluate(
     )
 
 
-def _is_rows(data: Any) -> bool:
-    return isinstance(data, dict | pl.DataFrame | pl.LazyFrame) or type(data).__module__.split(".")[
-        0
-    ] in ("pandas", "pyarrow")
-
-
 def _require(wanted: list[str], columns: list[str], where: str) -> None:
     missing = [column for column in dict.fromkeys(wanted) if column not in columns]
     if missing:
@@ -94,3 +96,13 @@ def _require(wanted: list[str], columns: list[str], where: str) -> None:
             "for features, labels,"
             f" groups or segments. The data has {', '.join(f'`{c}`' for c in columns)}."
         )
+
+
+def _require_values(aside: pl.DataFrame) -> None:
+    """Groups and segments are values that can be equal, not lists."""
+    for column, dtype in aside.schema.items():
+        if dtype.is_nested():
+            raise DataError(
+                f"column `{column}` is {dtype}, but groups and segments are single values. Choose "
+                "another column."
+            )

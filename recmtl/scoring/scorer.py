@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recmtl import checkpoint
+from recmtl._checks import suggest
 from recmtl.batch import Batch
-from recmtl.data import EncodeCounts, Encoders, pad_to
+from recmtl.data import Encoders, pad_to
 from recmtl.embeddings import PlainLookup, layout
-from recmtl.errors import DataError
+from recmtl.errors import DataError, SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
+from recmtl.scoring.frames import beside, column_names, to_polars
 from recmtl.tasks import TaskSet
 
 __all__ = ["BatchScorer"]
 
+_NO_SCORES = np.empty(0, np.float32)
 _FORWARD_ROWS = 4096
 """Rows of one forward pass: a larger one leaves the caches, and equal ones make equal scores."""
 
@@ -49,7 +52,7 @@ class BatchScorer:
     def __init__(self, run: str | Path, *, keep: Sequence[str] | None = None) -> None:
         """Open the run; its weights are read when they are first needed."""
         self._run = Path(run).absolute()
-        self._keep = None if keep is None else tuple(keep)
+        self._keep = None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep)
         self.run = Run(self._run)
 
     def __reduce__(self) -> tuple[type[BatchScorer], tuple[Path], dict[str, Any]]:
@@ -58,7 +61,8 @@ class BatchScorer:
     @property
     def keep(self) -> tuple[str, ...]:
         """Columns that are copied to the output."""
-        return self.run.config.data.keep if self._keep is None else self._keep
+        names = self.run.config.data.keep if self._keep is None else self._keep
+        return tuple(dict.fromkeys(names))
 
     @property
     def encoders(self) -> Encoders:
@@ -111,65 +115,51 @@ class BatchScorer:
             parts.append(self.net(pad_to(part, _FORWARD_ROWS))[:rows])
         return torch.cat(parts) if parts else torch.zeros(0, len(self.tasks.heads))
 
-    def logits_of(self, batches: Iterable[Batch]) -> Tensor:
-        """Logits of several batches, one below the other."""
-        return torch.cat([self.logits(batch) for batch in batches])
-
     def scores(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
         """Output columns of encoded rows."""
         probs_BT = self.tasks.probs(self.logits(batch)).numpy()
         return {column: probs_BT[:, t] for t, column in enumerate(self.columns().values())}
 
-    def score_frame(
-        self, frame: pl.DataFrame, *, counts: EncodeCounts | None = None
-    ) -> pl.DataFrame:
-        """Kept columns and scores of a polars frame."""
-        self._require(frame.columns)
-        return self.with_scores(frame, self.encoders.encode(frame, labels=False, counts=counts))
-
-    def with_scores(self, frame: pl.DataFrame, batch: Batch) -> pl.DataFrame:
-        """Kept columns of `frame` beside the scores of the same rows, encoded."""
-        scores = self.scores(batch)
-        kept = [frame[column] for column in self.keep]
-        return pl.DataFrame([*kept, *(pl.Series(name, values) for name, values in scores.items())])
+    def with_scores(self, rows: Any, batch: Batch) -> Any:
+        """Kept columns of `rows` beside the scores of the same rows, encoded."""
+        return beside(rows, self.keep, self.scores(batch))
 
     def __call__(self, rows: Any) -> Any:
         """Score a polars or pandas frame, a pyarrow Table or a RecordBatch, and answer in kind.
 
+        Kept columns come back as they are, and a pandas frame keeps its index.
+
         Raises:
             DataError: a column is missing or has another type than in training, or `rows` is of
                 another type.
+            SpecError: a column to keep has the name of a score.
         """
-        frame, back = to_polars(rows)
-        return back(self.score_frame(frame))
+        if isinstance(rows, pl.LazyFrame):
+            rows = rows.collect()  # once: a second time its rows may come in another order
+        self.require(column_names(rows))
+        frame = to_polars(rows, self.encoders.columns(labels=False))
+        if not frame.height:  # an empty pandas column has no type that could be checked
+            return beside(rows, self.keep, dict.fromkeys(self.columns().values(), _NO_SCORES))
+        return self.with_scores(rows, self.encoders.encode(frame, labels=False))
 
-    def _require(self, columns: Sequence[str]) -> None:
-        missing = [c for c in self.keep if c not in columns]
-        if missing:
-            raise DataError(
-                f"columns to keep are missing: {', '.join(f'`{c}`' for c in missing)}. The data "
-                f"has: {', '.join(columns)}."
+    def require(self, names: Sequence[str], where: str = "") -> None:
+        """Require the columns to keep and those that features need.
+
+        Raises:
+            DataError: some are missing.
+            SpecError: a column to keep has the name of a score.
+        """
+        clash = [column for column in self.keep if column in self.columns().values()]
+        if clash:
+            raise SpecError(
+                f"`keep`: a score column is called `{clash[0]}` too. Leave it out of `keep`."
             )
-
-
-def to_polars(rows: Any) -> tuple[pl.DataFrame, Any]:
-    """`rows` as a polars frame, and the way back to their own type."""
-    if isinstance(rows, pl.DataFrame):
-        return rows, lambda frame: frame
-    if isinstance(rows, pl.LazyFrame):
-        return rows.collect(), lambda frame: frame
-    kind = type(rows).__module__.split(".")[0]
-    if kind == "pandas":
-        return pl.from_pandas(rows), lambda frame: frame.to_pandas()
-    if kind == "pyarrow":
-        frame = pl.from_arrow(rows)
-        if isinstance(frame, pl.DataFrame):
-            if type(rows).__name__ == "RecordBatch":
-                return frame, lambda scored: scored.rechunk().to_arrow().to_batches()[0]
-            return frame, lambda scored: scored.to_arrow()
-    if isinstance(rows, dict):
-        return pl.DataFrame(rows), lambda frame: {c: frame[c].to_numpy() for c in frame.columns}
-    raise DataError(
-        f"rows are a {type(rows).__name__}; expected a polars or pandas frame, a pyarrow Table or "
-        "RecordBatch, or a dict of arrays."
-    )
+        roles = dict.fromkeys(self.encoders.columns(labels=False), "feature")
+        roles = dict.fromkeys(self.keep, "to be kept") | roles
+        missing = [
+            f"{where}column `{column}` ({role}) is missing.{suggest(column, names)}"
+            for column, role in roles.items()
+            if column not in names
+        ]
+        if missing:
+            raise DataError.all_of(missing)

@@ -16,7 +16,7 @@ from recmtl._files import atomic_path, write_json
 from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
-from recmtl.errors import CheckpointError, DataError, SpecError
+from recmtl.errors import CheckpointError, SpecError
 from recmtl.scoring.scorer import BatchScorer
 
 __all__ = ["PART_ROWS", "ScoreResult", "score"]
@@ -69,7 +69,7 @@ def score(
     scorer = BatchScorer(run, keep=keep or None)
     log = open_log(data)
     check_columns(log, scorer.run.config, labels=False)
-    _check_keep(scorer, log, data)
+    scorer.require(log.schema.names(), f"{data}: ")
     identity = {
         "model": scorer.fingerprint,
         "data": log.fingerprint,
@@ -128,21 +128,6 @@ def _encoded(
             yield ahead.result()
 
 
-def _check_keep(scorer: BatchScorer, log: Log, data: str | Path) -> None:
-    missing = [column for column in scorer.keep if column not in log.schema]
-    if missing:
-        raise DataError(
-            f"{data}: columns to keep are missing: {', '.join(f'`{c}`' for c in missing)}. The "
-            "data has"
-            f" {', '.join(f'`{c}`' for c in log.schema)}."
-        )
-    clash = [column for column in scorer.keep if column in scorer.columns().values()]
-    if clash:
-        raise SpecError(
-            f"`keep`: a score column is called `{clash[0]}` too. Leave it out of `keep`."
-        )
-
-
 def _claim(out: Path, identity: dict[str, Any]) -> None:
     """Make `out` the place of these scores, or go on where the same call was stopped."""
     found = next((out / name for name in ("manifest.json", _CLAIM) if (out / name).is_file()), None)
@@ -154,7 +139,14 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / _CLAIM, identity)
         return
-    before = json.loads(found.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(found.read_text(encoding="utf-8"))
+    except ValueError:
+        before = None
+    if not isinstance(before, dict) or not before.keys() >= identity.keys():
+        raise SpecError(
+            f"{out}: exists and holds something else than scores. Choose another `--out`."
+        )
     words = {
         "model": "another model",
         "data": "other data",

@@ -75,6 +75,13 @@ def test_a_group_or_segment_column_that_is_missing_is_an_error(run: Path, funnel
         evaluate(run, pl.read_parquet(funnel / "test.parquet").drop("device"))
 
 
+def test_a_list_is_no_segment_and_a_list_of_paths_no_data(run: Path, funnel: Path) -> None:
+    with pytest.raises(DataError, match=r"`history` is List.* single values"):
+        evaluate(run, funnel / "test.parquet", by="history")
+    with pytest.raises(DataError, match="holds a str, expected Batches"):
+        evaluate(run, [str(funnel / "test.parquet")])
+
+
 def test_no_batch_at_all_is_an_error(run: Path) -> None:
     with pytest.raises(DataError, match="holds no batch"):
         evaluate(run, [])

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
-from recmtl.errors import CheckpointError, DataError
+from recmtl.errors import CheckpointError, DataError, SpecError
 from recmtl.scoring import BatchScorer
 
 WITHOUT_TRAINING = """
@@ -81,6 +81,15 @@ def test_an_empty_frame_has_no_scores(scorer: BatchScorer, test_rows: pl.DataFra
     empty = scorer(test_rows.head(0))
     assert empty.height == 0
     assert empty.columns == scorer(test_rows.head(1)).columns
+    pandas, table = test_rows.head(0).to_pandas(), test_rows.head(0).to_arrow()
+    batch = pa.RecordBatch.from_arrays(
+        [c.combine_chunks() for c in table.columns], table.schema.names
+    )
+    for rows in (pandas, table, batch):
+        scores = scorer(rows)
+        assert type(scores) is type(rows)
+        assert len(scores) == 0
+        assert pl.DataFrame(scores).columns == empty.columns
 
 
 def test_it_is_pickled_by_its_path_and_options(run: Path, test_rows: pl.DataFrame) -> None:
@@ -120,6 +129,13 @@ def test_columns_that_are_missing_are_all_named(
 def test_a_column_to_keep_that_is_missing_is_named(run: Path, test_rows: pl.DataFrame) -> None:
     with pytest.raises(DataError, match=r"`nothing`"):
         BatchScorer(run, keep=["nothing"])(test_rows)
+
+
+def test_a_column_to_keep_that_is_called_like_a_score_is_refused(
+    run: Path, test_rows: pl.DataFrame
+) -> None:
+    with pytest.raises(SpecError, match=r"a score column is called `probs_ctr` too"):
+        BatchScorer(run, keep="probs_ctr")(test_rows.with_columns(probs_ctr=1))
 
 
 def test_rows_of_another_type_are_refused(scorer: BatchScorer) -> None:

@@ -138,3 +138,19 @@ def test_a_kept_column_must_not_be_called_like_a_score(
     rows.write_parquet(tmp_path / "log.parquet")
     with pytest.raises(SpecError, match="`probs_ctr`"):
         score(run, tmp_path / "log.parquet", tmp_path / "scores", keep=["probs_ctr"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": "a model of another tool"}'])
+def test_a_manifest_of_something_else_is_left_alone(
+    run: Path, funnel: Path, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match="holds something else than scores"):
+        score(run, funnel / "test.parquet", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_column_that_is_kept_twice_comes_once(run: Path, funnel: Path, tmp_path: Path) -> None:
+    score(run, funnel / "test.parquet", tmp_path / "scores", keep=["item_id", "item_id"])
+    written = pl.read_parquet(tmp_path / "scores/part-00000.parquet")
+    assert written.columns[:2] == ["item_id", "probs_ctr"]

@@ -1,0 +1,95 @@
+"""Rows in the types that users have: columns into polars, scores back in the type of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recmtl.errors import DataError
+
+__all__ = ["beside", "column_names", "is_rows", "to_polars"]
+
+
+def is_rows(value: Any) -> bool:
+    """Whether a value is a polars or pandas frame, a pyarrow Table or RecordBatch, or a dict."""
+    return isinstance(
+        value, dict | pl.DataFrame | pl.LazyFrame | pa.Table | pa.RecordBatch
+    ) or _is_pandas(value)
+
+
+def column_names(rows: Any) -> list[str]:
+    """The columns of rows.
+
+    Raises:
+        DataError: `rows` is of another type.
+    """
+    if not is_rows(rows):
+        raise DataError(
+            f"rows are a {type(rows).__name__}; expected a polars or pandas frame, a pyarrow Table "
+            "or RecordBatch, or a dict of arrays."
+        )
+    if isinstance(rows, pa.Table | pa.RecordBatch):
+        return list(rows.schema.names)
+    if isinstance(rows, pl.DataFrame | pl.LazyFrame):
+        return rows.collect_schema().names()
+    return list(rows)
+
+
+def to_polars(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
+    """Those of `columns` that `rows` has; the others are not looked at.
+
+    Raises:
+        DataError: `rows` is of another type, or the values of a column have several.
+    """
+    names = column_names(rows)
+    wanted = [column for column in dict.fromkeys(columns) if column in names]
+    try:
+        if isinstance(rows, dict):
+            return pl.DataFrame({column: _typed(rows[column]) for column in wanted})
+        if isinstance(rows, pl.DataFrame | pl.LazyFrame):
+            return rows.lazy().select(wanted).collect()
+        frame = (
+            pl.from_pandas(rows[wanted]) if _is_pandas(rows) else pl.from_arrow(rows.select(wanted))
+        )
+    except (TypeError, ValueError) as error:  # pyarrow's errors are these too
+        raise DataError(f"rows: a column cannot be read: {error}") from error
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def beside(rows: Any, keep: Sequence[str], scores: Mapping[str, NDArray[np.float32]]) -> Any:
+    """The columns `keep` of `rows`, untouched, and the scores, in the type of `rows`.
+
+    A pandas frame keeps its index: in pandas, columns meet by it.
+    """
+    if isinstance(rows, dict):
+        return {column: rows[column] for column in keep} | dict(scores)
+    if isinstance(rows, pl.DataFrame):
+        kept = [rows[column] for column in keep]
+        return pl.DataFrame([*kept, *(pl.Series(name, of) for name, of in scores.items())])
+    if _is_pandas(rows):
+        return rows[list(keep)].assign(**scores)
+    kept = rows.select(list(keep))
+    fields = [*kept.schema, *(pa.field(name, pa.float32()) for name in scores)]
+    arrays = [*kept.columns, *(pa.array(values) for values in scores.values())]
+    return type(rows).from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _is_pandas(value: Any) -> bool:
+    """Whether it is a pandas frame; pandas is not imported for it."""
+    return any(
+        (base.__module__.split(".")[0], base.__name__) == ("pandas", "DataFrame")
+        for base in type(value).__mro__
+    )
+
+
+def _typed(values: Any) -> Any:
+    """An array of objects as a list, whose type polars finds; NaN is null there."""
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        return [None if isinstance(v, float) and np.isnan(v) else v for v in values.tolist()]
+    return values
