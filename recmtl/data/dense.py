@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from recmtl.data.problems import Problem
 from recmtl.spec import DenseFeature
 
-__all__ = ["DenseFit", "DenseScale", "Filled", "normalise", "read_dense"]
+__all__ = ["LARGEST", "DenseFit", "DenseScale", "Filled", "normalise", "read_dense"]
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
+"""Beyond it, a number is infinite to the model."""
 
 
 class DenseScale(NamedTuple):
@@ -66,7 +67,7 @@ def normalise(scale: DenseScale, values: NDArray[np.float64], out: NDArray[np.fl
     A value that lies absurdly far outside the training range stays finite: the largest float32.
     """
     scaled = values if scale == DenseScale() else (values - scale.shift) / scale.scale
-    out[:] = np.clip(scaled, -_LARGEST, _LARGEST)
+    out[:] = np.clip(scaled, -LARGEST, LARGEST)
 
 
 class DenseFit:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recmtl._progress import Progress, silent_if_none
 from recmtl.data.columns import needed_columns
-from recmtl.data.dense import DenseFit, DenseScale, read_dense
+from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.hashing import permutation, splitmix64
 from recmtl.data.labels import LabelCounts, Population, label_problems, read_labels, read_weight
@@ -107,6 +107,12 @@ class _Run:
         for dense in self.spec.dense:
             filled = read_dense(dense, frame[dense.name])
             self.tally.add(filled.problems)
+            if num_huge := int((np.abs(filled.values) > LARGEST).sum()):
+                text = (
+                    "values are too large for a float32. Repair the column, or use a `transform`."
+                )
+                self.tally.add([Problem(dense.name, "huge", num_huge, text)])
+                continue
             self.dense[dense.name].add(filled.values)
         labels_KB = read_labels(self.spec, frame)
         weight_B, problems = read_weight(self.spec, frame)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recmtl.data.dense import DenseFit
+from recmtl.data.dense import LARGEST, DenseFit
 from recmtl.data.problems import Problem
 from recmtl.spec import Spec, Task
 
@@ -62,10 +62,9 @@ def label_problems(
                     "`kind: regression`."
                 )
                 problems.append(Problem(column, "binary", len(wrong), text))
-        elif num_inf := int(np.isinf(label_B).sum()):
-            problems.append(
-                Problem(column, "inf", num_inf, "labels are infinite. Repair the column.")
-            )
+        elif num_inf := int((np.abs(label_B) > LARGEST).sum()):
+            text = "labels are infinite or too large for a float32. Repair the column."
+            problems.append(Problem(column, "inf", num_inf, text))
     return problems
 
 
@@ -75,7 +74,7 @@ def read_weight(spec: Spec, frame: pl.DataFrame) -> tuple[NDArray[np.float64], l
     if column is None:
         return np.ones(frame.height), []
     weight_B = frame[column].cast(pl.Float64).to_numpy()
-    bad_B = ~(np.isfinite(weight_B) & (weight_B >= 0))
+    bad_B = ~((weight_B >= 0) & (weight_B <= LARGEST))
     if not bad_B.any():
         return weight_B, []
     text = "sample weights are null, NaN, infinite or negative. Repair the column."
@@ -120,7 +119,7 @@ class LabelCounts:
         columns = dict(zip(self.spec.labels, labels_KB, strict=True))
         for task in self.spec.tasks:
             label_B = columns[task.label]
-            observed_B = np.isfinite(label_B)
+            observed_B = np.isfinite(label_B) & (weight_B > 0)
             if task.given is not None:
                 given_B = columns[task.given]
                 if task.kind == "binary":

@@ -128,6 +128,34 @@ def test_problems_are_counted_over_the_whole_log() -> None:
     assert "column `click`: 3,000 labels are neither 0, 1 nor null" in lines[1]
 
 
+def test_numbers_beyond_float32_are_refused() -> None:
+    frame = pl.DataFrame(
+        {
+            "x": [1e308, -1e308, 1.0],
+            "click": [0, 1, 1],
+            "s": [1e39, 2.0, 3.0],
+            "w": [1.0, 1e39, 1.0],
+        }
+    )
+    tasks = [*CTR, {"name": "stay", "label": "s", "kind": "regression"}]
+    with pytest.raises(DataError, match="column `x`: 2 values are too large") as caught:
+        Encoders.fit(
+            make_spec([{"name": "x", "type": "dense"}], tasks, weight="w"), train=log_of(frame)
+        )
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert "column `s`: 1 labels are infinite or too large" in lines[1]
+    assert "column `w`: 1 sample weights are" in lines[2]
+    logs = make_spec([{"name": "x", "type": "dense", "transform": "signed_log1p"}], CTR)
+    assert Encoders.fit(logs, train=log_of(frame)).encode(frame, labels=True).dense_DB[0, 0] > 0
+
+
+def test_rows_of_weight_zero_observe_nothing() -> None:
+    frame = pl.DataFrame({"x": [1.0] * 4, "click": [1, 0, 1, 0], "w": [0.0, 1.0, 1.0, 2.0]})
+    spec = make_spec([{"name": "x", "type": "dense"}], CTR, weight="w")
+    assert Encoders.fit(spec, train=log_of(frame)).populations == {"ctr": (3, 1)}
+
+
 def test_conversions_without_a_click_are_refused_pitfall_T22() -> None:
     tasks = [*CTR, {"name": "cvr", "label": "buy", "given": "click"}]
     frame = pl.DataFrame({"x": [1.0] * 4, "click": [0, 1, 0, 1], "buy": [1, 1, None, 0]})
