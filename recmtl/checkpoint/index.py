@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recmtl._files import write_json
-from recmtl.checkpoint.manifest import read_json
+from recmtl.checkpoint.manifest import is_name, read_json
 from recmtl.errors import CheckpointError
 
 __all__ = ["Index", "best", "last", "read_index", "write_index"]
@@ -36,12 +36,16 @@ def read_index(checkpoints: Path) -> Index:
             f"{path}: expected the keys `best` and `last`; it was not written by recmtl."
         )
     index = Index(value["best"], value["last"])
-    missing = [
-        n for n in dict.fromkeys(index) if n is not None and not (checkpoints / str(n)).is_dir()
-    ]
+    named = [n for n in dict.fromkeys(index) if n is not None]
+    foreign = [n for n in named if not is_name(n)]
+    if foreign:
+        raise CheckpointError.all_of(
+            [f"{path}: {n!r} is no name of a folder beside it." for n in foreign]
+        )
+    missing = [n for n in named if not (checkpoints / n).is_dir()]
     if missing:
         raise CheckpointError.all_of(
-            [f"{checkpoints / str(n)}: missing, but {path} names it." for n in missing]
+            [f"{checkpoints / n}: missing, but {path} names it." for n in missing]
         )
     return index
 

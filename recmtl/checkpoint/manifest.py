@@ -106,6 +106,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), dict):
             raise CheckpointError(f"{path}: was not written by recmtl, it has no `{key}`.")
     for name, recorded in manifest["files"].items():
+        is_described = isinstance(recorded, dict) and recorded.keys() >= {"bytes", "sha256"}
+        if not is_name(name) or not is_described:
+            raise CheckpointError(
+                f"{path}: {name!r} is no file beside it with `bytes` and `sha256`; it was not "
+                "written by recmtl."
+            )
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{file}: missing. Restore it, or use another checkpoint.")
@@ -115,6 +121,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 "Restore it, or use another checkpoint."
             )
     return manifest
+
+
+def is_name(value: object) -> bool:
+    """Whether a value read from a file names something in its own folder, and nowhere else."""
+    return isinstance(value, str) and value == Path(value).name and value not in ("", "..")
 
 
 def _check_file(folder: Path, name: str, recorded: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,4 +31,12 @@ def test_index_that_names_what_is_not_there_is_corrupt(folder: Path) -> None:
         checkpoint.read_index(folder.parent)
     (folder.parent / "index.json").write_text("[]", encoding="utf-8")
     with pytest.raises(CheckpointError, match="expected the keys `best` and `last`"):
+        checkpoint.read_index(folder.parent)
+
+
+@pytest.mark.parametrize("name", ["..", "../other/step-00000001", "/tmp", "", 7])
+def test_index_names_nothing_outside_its_folder(folder: Path, name: object) -> None:
+    text = json.dumps({"best": name, "last": folder.name})
+    (folder.parent / "index.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is no name of a folder beside it"):
         checkpoint.read_index(folder.parent)

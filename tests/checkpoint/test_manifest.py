@@ -81,6 +81,14 @@ def test_newer_format_is_refused(folder: Path) -> None:
             '{"format": 1, "files": {}, "tensors": {}}',
             r"files\.json: does not list `state\.json`",
         ),
+        (
+            '{"format": 1, "files": {"../a": {"bytes": 1, "sha256": ""}}, "tensors": {}}',
+            r"files\.json: '\.\./a' is no file beside it",
+        ),
+        (
+            '{"format": 1, "files": {"a.safetensors": 3}, "tensors": {}}',
+            r"files\.json: 'a\.safetensors' is no file beside it with `bytes` and `sha256`",
+        ),
     ],
 )
 def test_foreign_folder_is_refused(tmp_path: Path, content: str | None, expected: str) -> None:
