@@ -55,7 +55,9 @@ class Page(HTMLParser):
 
 
 def copied(run: Path, folder: Path) -> Path:
-    return Path(shutil.copytree(run, folder / "copy"))
+    """A copy of the run, without the page that another test may have written into it."""
+    without_page = shutil.ignore_patterns("report.html")
+    return Path(shutil.copytree(run, folder / "copy", ignore=without_page))
 
 
 def page_of(run: Path) -> Page:
