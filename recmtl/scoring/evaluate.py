@@ -42,7 +42,10 @@ def evaluate(
     """
     scorer = BatchScorer(run, keep=())
     config = scorer.run.config
-    segments = config.data.segments if by is None else (by,)
+    if by is not None:
+        section = config.data.model_copy(update={"segments": (by,)})
+        config = config.model_copy(update={"data": section})
+    segments = config.data.segments
     wanted = [column for column in (config.data.group_by, *segments) if column is not None]
     if isinstance(data, str | Path):
         log = open_log(data)

@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from recmtl.data import Encoders, batches_in_order, open_log
 from recmtl.errors import DataError
+from recmtl.run import Run
 from recmtl.scoring import BatchScorer, evaluate
 
 
@@ -68,6 +69,18 @@ def test_by_gives_the_metrics_of_each_value(run: Path, funnel: Path) -> None:
             assert metrics == pytest.approx(alone["tasks"][task], abs=1e-6)
 
 
+def test_by_needs_no_segment_of_the_spec(
+    run: Path, funnel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = BatchScorer(run).run.config
+    data = config.data.model_copy(update={"segments": ("country",)})
+    monkeypatch.setattr(Run, "config", config.model_copy(update={"data": data}))
+    found = evaluate(run, funnel / "test.parquet", by="gender")
+    assert list(found["segments"]) == ["gender"]
+    with pytest.raises(DataError, match="`country`"):
+        evaluate(run, funnel / "test.parquet")
+
+
 def test_a_group_or_segment_column_that_is_missing_is_an_error(run: Path, funnel: Path) -> None:
     with pytest.raises(DataError, match="`nothing`"):
         evaluate(run, funnel / "test.parquet", by="nothing")
@@ -76,10 +89,13 @@ def test_a_group_or_segment_column_that_is_missing_is_an_error(run: Path, funnel
 
 
 def test_a_list_is_no_segment_and_a_list_of_paths_no_data(run: Path, funnel: Path) -> None:
+    file = funnel / "test.parquet"
+    with pytest.raises(DataError, match=r"`history` .* is List.* must be a value"):
+        evaluate(run, file, by="history")
     with pytest.raises(DataError, match=r"`history` is List.* single values"):
-        evaluate(run, funnel / "test.parquet", by="history")
+        evaluate(run, pl.read_parquet(file), by="history")
     with pytest.raises(DataError, match="holds a str, expected Batches"):
-        evaluate(run, [str(funnel / "test.parquet")])
+        evaluate(run, [str(file)])
 
 
 def test_no_batch_at_all_is_an_error(run: Path) -> None:
