@@ -26,7 +26,7 @@ from recmtl.data.mappers import (
 )
 from recmtl.data.problems import Problem, Tally
 from recmtl.data.scan import Log, check_columns
-from recmtl.data.vocab import VocabCounter
+from recmtl.data.vocab import VocabCounter, as_int64
 from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
 
@@ -157,6 +157,9 @@ class _Run:
                 self.tally.add(flatten_weights(frame[feature.weights], flat)[1])
         if num_nulls and feature.nulls == "error":
             self.tally.add([null_problem(feature.name, num_nulls)])
+        owner = self.spec.table_owner(self.spec.table_of(feature))
+        if owner.buckets is None and values.dtype == pl.UInt64:
+            as_int64(values)  # says what does not fit before anything is trained
         if feature.name in self.counters:
             if feature.name in self.items and is_list(column.dtype):
                 values = flatten(column.list.unique()).values  # `min_count` counts rows

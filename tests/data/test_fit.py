@@ -16,6 +16,7 @@ from tests.data.strategies import make_spec
 from tests.data.worlds import log_of
 
 CTR = [{"name": "ctr", "label": "click"}]
+BAGS = pl.List(pl.UInt64)
 
 
 def fit_one(values: Any, feature: dict[str, Any], **data: Any) -> Encoders:
@@ -148,6 +149,13 @@ def test_numbers_beyond_float32_are_refused() -> None:
     assert "column `w`: 1 sample weights are" in lines[2]
     logs = make_spec([{"name": "x", "type": "dense", "transform": "signed_log1p"}], CTR)
     assert Encoders.fit(logs, train=log_of(frame)).encode(frame, labels=True).dense_DB[0, 0] > 0
+
+
+@pytest.mark.parametrize("feature", [{"hash": 9, "dim": 4}, {"vocab": {}, "dim": 4}])
+def test_ids_beyond_int64_are_refused_before_training(feature: dict[str, Any]) -> None:
+    for values in (pl.Series([1, 2**63], dtype=pl.UInt64), pl.Series([[1], [2**63]], dtype=BAGS)):
+        with pytest.raises(DataError, match="column `x`: 1 values do not fit into Int64"):
+            fit_one(values, {"type": "sparse", **feature})
 
 
 def test_rows_of_weight_zero_observe_nothing() -> None:
