@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recmtl import __version__
 from recmtl._files import atomic_folder, write_json
 from recmtl.config import RunConfig, dump_yaml, fingerprint, load_spec
 from recmtl.data import Encoders
@@ -30,7 +31,6 @@ __all__ = ["Run", "versions"]
 
 _FORMAT = 1
 _PACKAGES = (
-    "recmtl",
     "torch",
     "torchrec",
     "fbgemm-gpu-cpu",
@@ -200,7 +200,11 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results, as far as they are there."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "recmtl": __version__,
+    }
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import recmtl
 from recmtl.config import RunConfig, fingerprint, load_spec
 from recmtl.errors import CheckpointError, SpecError
 from recmtl.run import Run, discard, versions
@@ -151,6 +152,7 @@ def test_metric_lines_are_read_but_for_one_that_is_half(fresh: Run) -> None:
 def test_versions_name_what_decides_results() -> None:
     found = versions()
     assert {"python", "platform", "torch", "numpy"} <= set(found)
+    assert found["recmtl"] == recmtl.__version__
     assert all(isinstance(version, str) for version in found.values())
 
 
