@@ -29,8 +29,8 @@ def train(
 ) -> TrainResult:
     """Fit encoders, train, and keep the best checkpoint in the run folder `out`.
 
-    A run that was interrupted is continued. Nothing is written before spec and data are found to
-    be right.
+    A run that was interrupted is continued. Nothing is written before versions, spec and data
+    are found to be right.
 
     Args:
         spec: a spec file, or a config that is loaded already.
@@ -55,10 +55,11 @@ def train(
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run, discard
-    from recmtl.training import fit
+    from recmtl.training import fit, require_loggers
 
     config, data_dir = resolve(spec, data, overrides)
     require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
+    require_loggers(config)
     out = Path(out)
     splits = open_splits(config.data, data_dir)
     run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)

@@ -50,7 +50,7 @@ PUBLIC = {
     "recmtl.models": "MultiTaskNet TowerInputs build_net build_tasks input_dims outcome_metrics",
     "recmtl.scoring": "BatchScorer ScoreResult evaluate score",
     "recmtl.training": """
-        ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit save_run
+        ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit require_loggers save_run
     """,
     "recmtl.simulate": "SimulationSummary simulate",
     "recmtl.report": "summarise write_report",

@@ -120,6 +120,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 f"{file}: has {file.stat().st_size:,} bytes, expected {recorded['bytes']:,}. "
                 "Restore it, or use another checkpoint."
             )
+    foreign = {file.name for file in folder.glob("*.safetensors")} - manifest["files"].keys()
+    if foreign:
+        raise CheckpointError(
+            f"{folder / min(foreign)}: is not listed in {path.name}; it was not written with this "
+            "checkpoint. Remove it."
+        )
     return manifest
 
 

@@ -67,7 +67,8 @@ class DataSpec(StrictModel):
     group_by: Column | None = None
     """Column whose groups GAUC averages over, for example `user_id`."""
     segments: tuple[Column, ...] = ()
-    """Columns for whose values metrics are given separately."""
+    """Columns for whose values metrics are given separately; after each epoch only those of at most
+    100 values, all of them in `eval` and the report."""
     keep: tuple[Column, ...] = ()
     """Columns that scoring copies to its output."""
     memory: str = "1GiB"

@@ -10,7 +10,7 @@ Example:
 """
 
 from recmtl.training.datamodule import ClickLogDataModule
-from recmtl.training.fit import TrainResult, fit
+from recmtl.training.fit import TrainResult, fit, require_loggers
 from recmtl.training.module import MultiTaskModule
 from recmtl.training.save import save_run
 from recmtl.training.strategy import TorchRecStrategy
@@ -21,5 +21,6 @@ __all__ = [
     "TorchRecStrategy",
     "TrainResult",
     "fit",
+    "require_loggers",
     "save_run",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import time
@@ -34,7 +35,7 @@ from recmtl.training.signals import StopRequest, TrainingInterrupted
 from recmtl.training.strategy import TorchRecStrategy
 from recmtl.training.validation import json_number
 
-__all__ = ["TrainResult", "fit"]
+__all__ = ["TrainResult", "fit", "require_loggers"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,19 +218,28 @@ class _Stopwatch(Callback):
         return rows / self.seconds if self.seconds > 0 else 0.0
 
 
+def require_loggers(config: RunConfig) -> None:
+    """Refuse loggers that are not installed, before anything is written.
+
+    Raises:
+        MissingExtraError: says what to install.
+    """
+    if "tensorboard" in config.train.loggers and not any(
+        importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX")
+    ):
+        raise MissingExtraError(
+            "train.loggers: `tensorboard` needs the package tensorboard, which is not installed."
+            " Run `pip install tensorboard`, or leave it out."
+        )
+
+
 def _loggers(config: RunConfig, folder: Path, step: int) -> list[Logger]:
     loggers: list[Logger] = [JsonLinesLogger(folder / "metrics.jsonl", from_step=step)]
     for kind in config.train.loggers:
         if kind == "csv":
             loggers.append(CSVLogger(folder, name="logs"))
             continue
-        try:
-            loggers.append(TensorBoardLogger(folder, name="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "train.loggers: `tensorboard` needs the package tensorboard, which is not"
-                " installed. Run `pip install tensorboard`, or leave it out."
-            ) from error
+        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
     return loggers
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import polars
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -35,6 +36,9 @@ from recmtl.training.strategy import TorchRecStrategy, bare_net, sharded_lookup
 from recmtl.training.validation import OutcomeColumns, flat_metrics
 
 __all__ = ["MultiTaskModule"]
+
+_MAX_SEGMENTS = 100
+"""A column of more values would drown the log of an epoch."""
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -259,9 +263,7 @@ class MultiTaskModule(pl.LightningModule):
                 outcomes.labels_BK,
                 outcomes.weight_B,
                 groups=None if aside is None or data.group_by is None else aside[data.group_by],
-                segments={}
-                if aside is None
-                else {column: aside[column] for column in data.segments},
+                segments=_few_valued(aside, data.segments),
             )
             metrics = flat_metrics(found, stage)
         metrics = self.trainer.strategy.broadcast(metrics)
@@ -282,6 +284,15 @@ class MultiTaskModule(pl.LightningModule):
             key = f"{self.train_config.seed}/{step}/{rank}".encode()
             torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()))
             yield
+
+
+def _few_valued(
+    aside: polars.DataFrame | None, columns: tuple[str, ...]
+) -> dict[str, polars.Series]:
+    """Segment columns to log after each epoch; `eval` and the report have those of many values."""
+    if aside is None:
+        return {}
+    return {name: aside[name] for name in columns if aside[name].n_unique() <= _MAX_SEGMENTS}
 
 
 def _resolved(

@@ -18,7 +18,7 @@ class Monitor(NamedTuple):
     def is_better(self, score: float, best: float | None) -> bool:
         """Whether `score` replaces `best`.
 
-        A tie does not, and NaN replaces nothing but the absence of a best.
+        A tie does not. NaN replaces no number; while nothing but NaN was seen, the newest is best.
 
         Example:
             >>> Monitor("valid/ctr/logloss", "min").is_better(0.5, 0.6)
@@ -27,5 +27,5 @@ class Monitor(NamedTuple):
             False
         """
         if best is None or math.isnan(best):
-            return best is None or not math.isnan(score)
+            return True
         return score > best if self.mode == "max" else score < best

@@ -55,6 +55,13 @@ def test_missing_file_is_named(folder: Path) -> None:
         checkpoint.verify(folder)
 
 
+def test_a_file_that_is_not_listed_is_named(folder: Path) -> None:
+    planted = folder / "planted.safetensors"
+    planted.write_bytes(tensor_file(folder).read_bytes())
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(planted))}: is not listed"):
+        checkpoint.verify(folder)
+
+
 def test_changed_state_is_named(folder: Path) -> None:
     (folder / "state.json").write_text(
         (folder / "state.json").read_text(encoding="utf-8").replace("2", "3"), encoding="utf-8"

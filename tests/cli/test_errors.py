@@ -268,6 +268,18 @@ def test_a_wrong_override_ends_with_2(
     assert not (shop / "run").exists()
 
 
+def test_a_logger_that_is_not_installed_ends_with_4(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, recmtl: Callable[..., tuple[int, str, str]]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = recmtl(
+        "train", shop / "shop.yaml", "--out", shop / "run", "train.loggers=[tensorboard]"
+    )
+    assert code == 4
+    assert "pip install tensorboard" in err
+    assert not (shop / "run").exists()
+
+
 def test_an_out_that_is_something_else_is_left_alone(
     shop: Path, recmtl: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -30,7 +30,7 @@ NAN = math.nan
         ("max", [NAN, 0.1, NAN], 1),
         ("min", [NAN, NAN, 0.9], 2),
         ("max", [0.2, NAN, 0.1], 0),
-        ("max", [NAN, NAN, NAN], 0),
+        ("max", [NAN, NAN, NAN], 2),  # nothing but NaN: the last one
     ],
 )
 def test_the_best_is_kept_in_both_directions_with_ties_and_nan_pitfall_T41(
