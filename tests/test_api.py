@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 import recmtl
-from recmtl import api
+from recmtl import _torchrec, api
 from recmtl.config import load_spec
-from recmtl.errors import CheckpointError, SpecError
+from recmtl.errors import CheckpointError, MissingExtraError, SpecError
 
 QUICK = ["tower={kind: shared_bottom, expert_widths: [4], head_widths: []}", "train.epochs=1"]
 
@@ -57,6 +57,17 @@ def test_a_spec_without_a_table_trains_and_scores(funnel: Path, tmp_path: Path) 
     assert found["auc"] == pytest.approx(result.best["valid/ctr/auc"], abs=1e-6)
     written = api.score(tmp_path / "a", funnel / "test.parquet", tmp_path / "scores")
     assert written.rows > 0
+
+
+def test_versions_that_do_not_fit_are_refused_before_the_log_is_read(
+    funnel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = _torchrec.Versions("2.11.0", "1.8.0", None, "1.6.0")
+    monkeypatch.setattr(_torchrec, "installed_versions", lambda: versions)
+    monkeypatch.setattr("recmtl.data.Encoders.fit", lambda *args, **kwargs: pytest.fail("fitted"))
+    with pytest.raises(MissingExtraError, match=r"torch 2\.11 goes with torchrec 1\.6 and fbgemm"):
+        api.train(funnel / "spec.yaml", out=tmp_path / "a", overrides=QUICK)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resolving_a_spec_says_where_its_data_is(funnel: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from recmtl._torchrec import check_versions
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders, Splits, check_columns, open_splits
 from recmtl.doctor.columns import column_findings, overlap_findings
@@ -46,15 +47,17 @@ def examine(
 def require_healthy(config: RunConfig, splits: Splits) -> list[Finding]:
     """Refuse what training must not start with.
 
-    That is columns that do not fit, leaked labels, and products whose labels are known on the rows
-    of their condition alone.
+    That is versions or columns that do not fit, leaked labels, and products whose labels are known
+    on the rows of their condition alone.
 
     Returns:
         The findings that are not errors.
 
     Raises:
+        MissingExtraError: TorchRec or FBGEMM is missing or does not fit.
         DataError: with all problems.
     """
+    check_versions()
     findings = _columns(config, splits)
     raise_errors(findings)
     findings += find_leaks(read_sample(splits.train, sampled_columns(config)), config)
