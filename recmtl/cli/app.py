@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from recmtl import __version__
 from recmtl._extras import naming_the_extra
 from recmtl.errors import RecMTLError
 
@@ -62,7 +63,7 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="recmtl")
+@click.version_option(__version__)
 def _cli() -> None:
     """Train, evaluate and score multi-task ranking models (CTR, CVR, ...) on click logs."""
 

@@ -17,6 +17,7 @@ import click
 import polars as pl
 import pytest
 
+from recmtl import __version__
 from recmtl.cli import main
 from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
 
@@ -52,6 +53,14 @@ def one_object(out: str) -> dict[str, Any]:
 
 METRICS = {"n", "positives", "auc", "gauc", "logloss", "ne", "pcoc", "ece"}
 QUICK = ["tower={kind: shared_bottom, expert_widths: [4], head_widths: []}", "train.epochs=1"]
+
+
+def test_version_needs_no_installed_metadata(
+    recmtl: Recmtl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: pytest.fail(f"asked for {name}"))
+    code, out, _ = recmtl("--version")
+    assert (code, out) == (0, f"recmtl, version {__version__}\n")
 
 
 def test_simulate_prints_its_truth(recmtl: Recmtl, tmp_path: Path) -> None:
