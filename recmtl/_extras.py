@@ -22,7 +22,6 @@ _SCORE = (
     "yaml",
 )
 _TRAIN = (
-    "fbgemm_gpu",
     "jinja2",
     "lightning",
     "matplotlib",
@@ -30,12 +29,19 @@ _TRAIN = (
     "pyre_extensions",
     "tensordict",
     "torchmetrics",
-    "torchrec",
     "tqdm",
 )
+_CPU = ("fbgemm_gpu", "torchrec")
 
-EXTRA_OF: dict[str, str] = {**dict.fromkeys(_SCORE, "score"), **dict.fromkeys(_TRAIN, "cpu")}
-"""Import name of each optional package -> the smallest extra that brings it."""
+EXTRA_OF: dict[str, str] = {
+    **dict.fromkeys(_SCORE, "score"),
+    **dict.fromkeys(_TRAIN, "train"),
+    **dict.fromkeys(_CPU, "cpu"),
+}
+"""Import name of each optional package -> the smallest extra that brings it.
+
+The smallest one leaves torch and what fits it as they are.
+"""
 
 
 @contextlib.contextmanager

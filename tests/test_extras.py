@@ -46,7 +46,8 @@ def test_gpu_and_cpu_differ_by_fbgemm_and_torchrec_alone() -> None:
     ("package", "fix"),
     [
         ("polars", r"Run `pip install 'recmtl\[score\]'`\.$"),
-        ("lightning", r"Run `pip install 'recmtl\[cpu\]'` \(`recmtl\[gpu\]` on a machine with"),
+        ("lightning", r"Run `pip install 'recmtl\[train\]'`\.$"),
+        ("fbgemm_gpu", r"Run `pip install 'recmtl\[cpu\]'` \(`recmtl\[gpu\]` on a machine with"),
         ("torchrec", r"run `pip install --no-deps torchrec==1\.8\.0` after `pip install 'recmtl\["),
     ],
 )

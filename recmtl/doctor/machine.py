@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 import psutil
 import torch
 
+from recmtl._extras import naming_the_extra
 from recmtl._torchrec import check_versions
 from recmtl.config import RunConfig
 from recmtl.data import Encoders
@@ -26,10 +28,11 @@ _CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")
 def version_findings() -> list[Finding]:
     """Versions of what is installed, whether they fit, and how OpenMP threads wait."""
     findings = []
-    try:
-        check_versions()
-    except RecMTLError as error:
-        findings += from_error(error)
+    for check in (_require_lightning, check_versions):
+        try:
+            check()
+        except RecMTLError as error:
+            findings += from_error(error)
     found = versions()
     text = ", ".join(f"{name} {version}" for name, version in found.items() if name != "platform")
     findings.append(Finding("info", "versions", f"{text}."))
@@ -41,6 +44,11 @@ def version_findings() -> list[Finding]:
         advice = "Set OMP_WAIT_POLICY=PASSIVE before torch is imported, as `recmtl train` does."
         findings.append(Finding("warning", "environment", what, advice))
     return findings
+
+
+def _require_lightning() -> None:
+    with naming_the_extra("`recmtl train`"):
+        importlib.metadata.distribution("lightning")  # to import it would take seconds
 
 
 def optimizer_findings(config: RunConfig) -> list[Finding]:

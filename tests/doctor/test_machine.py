@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,20 @@ def test_versions_that_clash_are_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     (found,) = [f for f in machine.version_findings() if f.severity == "error"]
     assert (found.exit_code, found.where) == (4, "versions")
     assert "pip install torchrec" in found.what
+
+
+def test_a_machine_without_lightning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name == "lightning":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    (found,) = [f for f in machine.version_findings() if f.severity == "error"]
+    assert found.exit_code == 4
+    assert "`recmtl train` needs `lightning`, which is not installed. Run" in str(found)
 
 
 @pytest.mark.parametrize(("value", "warned"), [("PASSIVE", 0), ("passive", 0), ("ACTIVE", 1)])
