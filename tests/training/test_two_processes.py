@@ -64,7 +64,7 @@ def run(
     script.write_text(SCRIPT, encoding="utf-8")
     arguments = [str(devices), str(folder), str(log_dir), str(resume), *overrides]
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return load_full(folder / "end.ckpt")
