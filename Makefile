@@ -52,7 +52,7 @@ demo: $(STAMP) ## simulate a click log, train, evaluate, score, and write the re
 test: $(STAMP) ## the whole suite except what needs a GPU, Ray or Spark
 	$(BIN)/python -m pytest -q -m "not gpu and not engines" $(PYTEST_ARGS)
 
-test-fast: $(STAMP) ## the unmarked tests: under a minute
+test-fast: $(STAMP) ## the unmarked tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not multiprocess and not engines" $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and the import layers

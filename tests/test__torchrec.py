@@ -151,6 +151,7 @@ def test_quiet_restores_logging_and_environment(monkeypatch: pytest.MonkeyPatch)
     assert "RECMTL_TEST_TRACE" not in os.environ
 
 
+@pytest.mark.slow
 def test_importing_all_names_is_silent_and_leaves_no_trace_pitfall_T44() -> None:
     code = """
 import logging, os, random, sys, torch

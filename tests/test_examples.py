@@ -27,6 +27,7 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_tower_in_plain_pytorch_learns(tmp_path: Path) -> None:
     before, after = map(
         float,

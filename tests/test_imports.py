@@ -122,6 +122,7 @@ def test_importing_recmtl_imports_nothing_else() -> None:
     assert python(code).split() == ["recmtl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loaded", "packages"),
     [
@@ -151,6 +152,7 @@ for name in sys.argv[1:]:
     assert python(code, *packages) == ""
 
 
+@pytest.mark.slow
 def test_torch_packages_import_where_only_torch_is_installed_pitfall_T44() -> None:
     import_without(OPTIONAL, "recmtl.towers", "recmtl.losses", "recmtl.tasks", "recmtl.testing")
 
@@ -159,6 +161,7 @@ def test_metrics_need_numpy_alone() -> None:
     import_without([*OPTIONAL, "torch"], "recmtl.metrics")
 
 
+@pytest.mark.slow
 def test_scoring_needs_neither_torchrec_nor_lightning() -> None:
     import_without(["torchrec", "fbgemm_gpu", "lightning", "torchmetrics"], "recmtl.scoring")
 

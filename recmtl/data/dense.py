@@ -66,7 +66,8 @@ def normalise(scale: DenseScale, values: NDArray[np.float64], out: NDArray[np.fl
 
     A value that lies absurdly far outside the training range stays finite: the largest float32.
     """
-    scaled = values if scale == DenseScale() else (values - scale.shift) / scale.scale
+    with np.errstate(over="ignore"):  # infinite is clipped
+        scaled = values if scale == DenseScale() else (values - scale.shift) / scale.scale
     out[:] = np.clip(scaled, -LARGEST, LARGEST)
 
 

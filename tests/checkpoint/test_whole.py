@@ -85,6 +85,7 @@ def record_files(folder: Path) -> None:
     (folder / "files.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_reading_needs_no_distributed_checkpoints(folder: Path) -> None:
     code = f"""
 import sys

@@ -88,3 +88,9 @@ def test_far_outside_the_training_range_stays_finite() -> None:
     normalise(DenseScale(0.0, 1e-300), np.array([1.0, -1.0, 0.0]), out)
     largest = np.finfo(np.float32).max
     assert out.tolist() == [largest, -largest, 0.0]
+
+
+def test_a_divisor_next_to_zero_leaves_values_finite() -> None:
+    out = np.empty(3, np.float32)
+    normalise(DenseScale(0.0, 5e-324), np.array([-1.0, 0.0, 1.0]), out)
+    assert out.tolist() == [-np.finfo(np.float32).max, 0.0, np.finfo(np.float32).max]

@@ -66,6 +66,7 @@ def test_nothing_starts_before_the_first_item_is_wanted() -> None:
     assert workers() == 0
 
 
+@pytest.mark.slow
 def test_an_abandoned_iterator_does_not_hold_up_the_exit() -> None:
     code = (
         "from recmtl.data.prefetch import prefetched\n"

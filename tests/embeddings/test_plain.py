@@ -109,6 +109,7 @@ def test_exports_with_a_dynamic_number_of_rows() -> None:
     torch.testing.assert_close(program.module()(*arguments(7)), Flat()(*arguments(7)))
 
 
+@pytest.mark.slow
 def test_needs_neither_torchrec_nor_fbgemm_nor_lightning() -> None:
     code = """
 import sys

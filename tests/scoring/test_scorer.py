@@ -108,6 +108,7 @@ def test_a_worker_process_gives_the_same_scores(run: Path, test_rows: pl.DataFra
     assert scores.equals(scorer(test_rows))
 
 
+@pytest.mark.slow
 def test_scoring_needs_neither_torchrec_nor_fbgemm_nor_lightning(
     run: Path, funnel: Path, scorer: BatchScorer, test_rows: pl.DataFrame, tmp_path: Path
 ) -> None:
