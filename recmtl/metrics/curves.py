@@ -108,10 +108,12 @@ def score_histogram(
     rows = columns(scores, labels, weights)
     if limits is None:
         some = len(rows.labels) > 0
-        limits = (rows.predictions.min(), rows.predictions.max()) if some else (0.0, 1.0)
-    score_N = rows.predictions.clip(*limits).astype(np.float64)
+        found = rows.predictions
+        limits = (float(found.min()), float(found.max())) if some else (0.0, 1.0)
+    low, high = limits
+    score_N = rows.predictions.clip(low, high).astype(np.float64)
     weight_N = np.ones_like(score_N) if rows.weights is None else rows.weights
-    edges = np.histogram_bin_edges(score_N, bins, (float(limits[0]), float(limits[1])))
+    edges = np.histogram_bin_edges(score_N, bins, (float(low), float(high)))
     positives = np.histogram(score_N, edges, weights=weight_N * rows.labels)[0]
     negatives = np.histogram(score_N, edges, weights=weight_N * (1 - rows.labels))[0]
     return Histogram(edges, positives, negatives)
