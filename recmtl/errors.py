@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = ["CheckpointError", "DataError", "MissingExtraError", "RecMTLError", "SpecError"]
 
@@ -30,6 +30,15 @@ class RecMTLError(ValueError):
             b.parquet: empty.
         """
         return cls("\n".join(problems))
+
+    def at(self, where: str) -> Self:
+        """The same problems, each after the place where they were met.
+
+        Example:
+            >>> print(DataError("column `x` is missing.").at("a.parquet"))
+            a.parquet: column `x` is missing.
+        """
+        return type(self)("\n".join(f"{where}: {line}" for line in str(self).splitlines()))
 
 
 class SpecError(RecMTLError):

@@ -104,8 +104,7 @@ def _encode(
             frame if whole else frame[mine], labels=labels, first_row=start, counts=counts
         )
     except DataError as error:
-        where = f"{name}, rows {start} to {stop - 1}"
-        raise DataError.all_of([f"{where}: {line}" for line in str(error).splitlines()]) from error
+        raise error.at(f"{name}, rows {start} to {stop - 1}") from error
     if not whole:
         batch.rows_B.copy_(batch.rows_B.new_tensor(mine + start))
     return batch

@@ -173,8 +173,7 @@ def encode_rows(log: Log, encoders: Encoders, start: int, stop: int) -> Batch:
     try:
         return encoders.encode(frame, labels=True, first_row=start)
     except DataError as error:
-        where = f"{log.name}, rows {start} to {stop - 1}"
-        raise DataError.all_of([f"{where}: {line}" for line in str(error).splitlines()]) from error
+        raise error.at(f"{log.name}, rows {start} to {stop - 1}") from error
 
 
 def _load(log: Log, encoders: Encoders, ranges: tuple[tuple[int, int], ...]) -> Pool:

@@ -26,8 +26,7 @@ def encode_all(encoders: Encoders, log: Log, *, progress: Progress = no_progress
             try:
                 encoders.encode(frame, labels=True, counts=counts)
             except DataError as error:
-                problems = [f"{log.name}: {line}" for line in str(error).splitlines()]
-                raise DataError.all_of(problems) from error
+                raise error.at(log.name) from error
             bar.advance(frame.height)
     return counts
 

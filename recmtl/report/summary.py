@@ -5,21 +5,23 @@ Shape letters: B rows, H heads, K label columns, T tasks, E experts.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from recmtl._files import write_json
 from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import Log, batches_in_order
+from recmtl.data.cutting import cut_rows
 from recmtl.metrics import reliability_bins, score_histogram
 from recmtl.models import outcome_metrics
 from recmtl.run import Run
 from recmtl.scoring import BatchScorer
+from recmtl.scoring.evaluate import gather_outcomes
 
 __all__ = ["SUMMARY", "number_bins", "summarise"]
 
@@ -41,18 +43,13 @@ def summarise(run: Run, valid: Log, *, progress: Progress = no_progress) -> dict
     """
     scorer = BatchScorer(run.path, keep=())
     data = run.config.data
-    logits: list[torch.Tensor] = []
-    labels, weights = [], []
-    gates: list[dict[str, Any]] = []
+    batches = batches_in_order(valid, scorer.encoders, batch_size=65_536, labels=True)
+    first = next(batches)
+    (explained,) = cut_rows(first, [min(len(first), _EXPLAINED_ROWS)])
+    gates = _gates(scorer, explained)
     with progress("validation summary", valid.num_rows, "rows") as bar:
-        for batch in batches_in_order(valid, scorer.encoders, batch_size=65_536, labels=True):
-            if not logits:
-                gates = _gates(scorer, batch.select(torch.arange(min(len(batch), _EXPLAINED_ROWS))))
-            logits.append(scorer.logits(batch))
-            labels.append(batch.labels_BK)
-            weights.append(batch.weight_B)
-            bar.advance(len(batch))
-    logits_BH, labels_BK, weight_B = torch.cat(logits), torch.cat(labels), torch.cat(weights)
+        outcomes = gather_outcomes(scorer, itertools.chain([first], batches), bar)
+    logits_BH, labels_BK, weight_B = outcomes
     columns = list(dict.fromkeys(c for c in (data.group_by, *data.segments) if c is not None))
     aside = valid.lazy(columns).collect() if columns else None
     metrics = outcome_metrics(

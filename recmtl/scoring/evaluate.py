@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
+from torch import Tensor
 
-from recmtl._progress import Progress, no_progress
+from recmtl._progress import Bar, Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import batches_in_order, check_columns, open_log
 from recmtl.errors import DataError
@@ -17,7 +18,7 @@ from recmtl.models import outcome_metrics
 from recmtl.scoring.frames import column_names, is_rows, to_polars
 from recmtl.scoring.scorer import BatchScorer
 
-__all__ = ["evaluate"]
+__all__ = ["Outcomes", "evaluate", "gather_outcomes"]
 
 
 def evaluate(
@@ -65,30 +66,45 @@ def evaluate(
     else:
         batches, aside, segments, total = data, pl.DataFrame(), (), 0
     _require_values(aside)
-    logits, labels, weights = [], [], []
     with progress("evaluate", total, "rows") as bar:
-        for batch in batches:
-            if not isinstance(batch, Batch):
-                raise DataError(
-                    f"data: holds a {type(batch).__name__}, expected Batches. Pass one path, frame "
-                    "or table, a dict of arrays, or an iterable of Batches."
-                )
-            real = batch.select(torch.nonzero(batch.rows_B >= 0)[:, 0])
-            logits.append(scorer.logits(real))
-            labels.append(real.labels_BK)
-            weights.append(real.weight_B)
-            bar.advance(len(real))
-    if not logits:
-        raise DataError("data: holds no batch.")
+        outcomes = gather_outcomes(scorer, batches, bar)
     group = config.data.group_by if aside.width else None
     return outcome_metrics(
         scorer.tasks,
-        torch.cat(logits),
-        torch.cat(labels),
-        torch.cat(weights),
+        *outcomes,
         groups=None if group is None else aside[group],
         segments={column: aside[column] for column in segments},
     )
+
+
+class Outcomes(NamedTuple):
+    """What the model said of some rows, and what was seen."""
+
+    logits_BH: Tensor
+    labels_BK: Tensor
+    weight_B: Tensor
+
+
+def gather_outcomes(scorer: BatchScorer, batches: Iterable[Batch], bar: Bar) -> Outcomes:
+    """The outcomes of all batches, one below the other, without padded rows.
+
+    Raises:
+        DataError: there is no batch, or something that is none.
+    """
+    parts = []
+    for batch in batches:
+        if not isinstance(batch, Batch):
+            raise DataError(
+                f"data: holds a {type(batch).__name__}, expected Batches. Pass one path, frame "
+                "or table, a dict of arrays, or an iterable of Batches."
+            )
+        is_real_B = batch.rows_B >= 0
+        real = batch if bool(is_real_B.all()) else batch.select(torch.nonzero(is_real_B)[:, 0])
+        parts.append(Outcomes(scorer.logits(real), real.labels_BK, real.weight_B))
+        bar.advance(len(real))
+    if not parts:
+        raise DataError("data: holds no batch.")
+    return Outcomes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _require(wanted: list[str], columns: list[str], where: str) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from recmtl import checkpoint
 from recmtl._checks import suggest
 from recmtl.batch import Batch
-from recmtl.data import Encoders, pad_to
+from recmtl.data import Encoders
+from recmtl.data.cutting import cut_rows, pad_to
 from recmtl.embeddings import PlainLookup, layout
 from recmtl.errors import DataError, SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
@@ -108,11 +109,11 @@ class BatchScorer:
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]`` of encoded rows, in forward passes of one size."""
-        parts = []
-        for start in range(0, len(batch), _FORWARD_ROWS):
-            part = batch.select(torch.arange(start, min(start + _FORWARD_ROWS, len(batch))))
-            rows = len(part)
-            parts.append(self.net(pad_to(part, _FORWARD_ROWS))[:rows])
+        starts = range(0, len(batch), _FORWARD_ROWS)
+        sizes = [min(_FORWARD_ROWS, len(batch) - start) for start in starts]
+        parts = [
+            self.net(pad_to(part, _FORWARD_ROWS))[: len(part)] for part in cut_rows(batch, sizes)
+        ]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.tasks.heads))
 
     def scores(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
