@@ -20,6 +20,7 @@ from recmtl.errors import RecMTLError
 __all__ = ["emit", "main"]
 
 _COMMANDS = {
+    "init": "Guess a first spec from a log.",
     "simulate": "Write a click funnel whose truth is known.",
     "doctor": "Check a spec and its data; change nothing.",
     "train": "Train a model from a spec.",

@@ -2,6 +2,15 @@
 
 from recmtl.doctor.examine import examine, require_healthy, require_memory
 from recmtl.doctor.findings import Finding, exit_code
+from recmtl.doctor.guess import guess_spec
 from recmtl.doctor.values import encode_all
 
-__all__ = ["Finding", "encode_all", "examine", "exit_code", "require_healthy", "require_memory"]
+__all__ = [
+    "Finding",
+    "encode_all",
+    "examine",
+    "exit_code",
+    "guess_spec",
+    "require_healthy",
+    "require_memory",
+]

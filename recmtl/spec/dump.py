@@ -11,11 +11,15 @@ from pydantic import BaseModel
 from recmtl.spec._base import StrictModel
 from recmtl.spec._yaml import is_plain_string
 
-__all__ = ["to_yaml"]
+__all__ = ["one_line", "to_yaml"]
 
 
 class _OneLine(dict[str, Any]):
     """A mapping that is written on one line."""
+
+
+class _OneLineList(list[Any]):
+    """A list that is written on one line."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -31,6 +35,9 @@ class _Dumper(yaml.SafeDumper):
     def represent_one_line(self, mapping: _OneLine) -> yaml.MappingNode:
         return self.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=True)
 
+    def represent_one_line_list(self, items: _OneLineList) -> yaml.SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
     def represent_items(self, items: list[Any]) -> yaml.SequenceNode:
         nested = any(isinstance(item, dict) for item in items)
         return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not nested)
@@ -38,6 +45,7 @@ class _Dumper(yaml.SafeDumper):
 
 _Dumper.add_representer(str, _Dumper.represent_text)
 _Dumper.add_representer(_OneLine, _Dumper.represent_one_line)
+_Dumper.add_representer(_OneLineList, _Dumper.represent_one_line_list)
 _Dumper.add_representer(list, _Dumper.represent_items)
 
 
@@ -60,6 +68,25 @@ def to_yaml(model: StrictModel) -> str:
     return yaml.dump(
         _plain(model, depth=0), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9
     )
+
+
+def one_line(value: Any) -> str:
+    """A value as YAML on one line, quoted where it would be read as something else.
+
+    Example:
+        >>> one_line({"name": "no", "dim": 16, "buckets": [1.0, 2.5]})
+        '{name: "no", dim: 16, buckets: [1.0, 2.5]}'
+    """
+    text = yaml.dump(_flow(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _flow(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _OneLine({key: _flow(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return _OneLineList([_flow(item) for item in value])
+    return value
 
 
 def _plain(value: Any, *, depth: int) -> Any:
