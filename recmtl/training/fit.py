@@ -239,7 +239,8 @@ def _loggers(config: RunConfig, folder: Path, step: int) -> list[Logger]:
         if kind == "csv":
             loggers.append(CSVLogger(folder, name="logs"))
             continue
-        loggers.append(TensorBoardLogger(folder, name="tensorboard"))
+        # One folder over all restarts; what was logged after the step it goes on from is purged.
+        loggers.append(TensorBoardLogger(folder, "tensorboard", "", purge_step=step or None))
     return loggers
 
 

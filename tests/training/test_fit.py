@@ -182,6 +182,68 @@ def test_early_stopping_remembers_across_a_restart(
     assert fit(config, encoders, data_dir=log_dir, folder=tmp_path).epochs == 3
 
 
+def tensorboard_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {
+        key: [(event.step, event.value) for event in events.Scalars(key)]
+        for key in events.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_shows_one_curve_over_a_restart(
+    encoders: Encoders, log_dir: Path, tmp_path: Path
+) -> None:
+    more = ["train.loggers=[tensorboard]", "train.epochs=2"]
+    config = load_spec(log_dir / "spec.yaml", more)
+
+    def crash() -> None:
+        raise OSError("gone")
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(config, encoders, data_dir=log_dir, folder=whole)
+    with pytest.raises(OSError, match="gone"):  # the first epoch's validation was logged
+        fit(config, encoders, data_dir=log_dir, folder=parts, progress=At(crash, step=18))
+    fit(config, encoders, data_dir=log_dir, folder=parts)
+    expected, found = tensorboard_scalars(whole), tensorboard_scalars(parts)
+    assert [step for step, _ in expected["valid/ctr/auc"]] == [9, 19]
+    assert expected["train/ctr/loss"]
+    assert found.keys() == expected.keys()
+    for key in (key for key in expected if key.startswith("valid/")):
+        assert found[key] == expected[key]
+    assert [step for step, _ in found["train/loss"]] == sorted(
+        {step for step, _ in found["train/loss"]}
+    )
+
+
+def test_early_stopping_is_the_same_over_restarts_at_every_point(
+    encoders: Encoders, log_dir: Path, tmp_path: Path
+) -> None:
+    # Tables that learn so fast that the second epoch is worse than the first.
+    overrides = ["train.monitor=ctr/logloss", "train.patience=2", "train.epochs=9"]
+    overrides += ["train.embedding.lr=1.0"]
+    config = load_spec(log_dir / "spec.yaml", overrides)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = fit(config, encoders, data_dir=log_dir, folder=whole)
+    assert 2 < expected.epochs < 9
+
+    def crash() -> None:
+        raise OSError("gone")
+
+    crashes = 0
+    for where in ({"step": 8}, {"batch": 2}, {"step": 3}, {"step": 7}, {"batch": 2}, {"step": 9}):
+        try:
+            fit(config, encoders, data_dir=log_dir, folder=parts, progress=At(crash, **where))
+        except OSError:
+            crashes += 1
+    found = fit(config, encoders, data_dir=log_dir, folder=parts)
+    assert crashes >= 4
+    assert (found.epochs, found.best) == (expected.epochs, expected.best)
+    assert_same_run(parts, whole)
+    assert read_index(parts / "checkpoints") == read_index(whole / "checkpoints")
+
+
 def test_without_validation_the_last_checkpoint_is_the_best(
     encoders: Encoders, log_dir: Path, tmp_path: Path
 ) -> None:
