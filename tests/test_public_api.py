@@ -25,8 +25,8 @@ PUBLIC = {
         task_slots
     """,
     "recmtl.losses": """
-        binary_nll joint_likelihood log1mexp product_log_odds product_log_prob product_nll
-        squared_error
+        binary_nll joint_likelihood log1mexp multiclass_nll product_log_odds product_log_prob
+        product_nll squared_error
     """,
     "recmtl.tasks": "LossTerms TaskDef TaskSet",
     "recmtl.metrics": """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recmtl.losses.binary import binary_nll
 from recmtl.losses.likelihood import joint_likelihood
+from recmtl.losses.multiclass import multiclass_nll
 from recmtl.losses.product import log1mexp, product_log_odds, product_log_prob, product_nll
 from recmtl.losses.regression import squared_error
 
@@ -11,6 +12,7 @@ __all__ = [
     "binary_nll",
     "joint_likelihood",
     "log1mexp",
+    "multiclass_nll",
     "product_log_odds",
     "product_log_prob",
     "product_nll",

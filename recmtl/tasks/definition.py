@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +22,10 @@ class TaskDef:
     """What metrics and outputs are called after."""
     label: str
     """Label column of the outcome."""
-    kind: Literal["binary", "regression"] = "binary"
-    """A probability, or a number."""
+    kind: Literal["binary", "regression", "multiclass"] = "binary"
+    """A probability, a number, or a probability for each of several classes."""
+    classes: int | None = None
+    """Number of classes of a multiclass task; its labels are 0, 1, ... below it."""
     given: str | None = None
     """Label column of the condition: the task is observed only where it is 1."""
     product_of: tuple[str, ...] = ()
@@ -34,6 +36,11 @@ class TaskDef:
     """Mean of a regression's label: its head predicts standardised labels."""
     std: float = 1.0
     """Standard deviation of a regression's label."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits of its head, and of columns of what it predicts."""
+        return self.classes or 1
 
 
 def _factors(name: str, by_name: dict[str, TaskDef]) -> tuple[str, ...]:
@@ -82,21 +89,42 @@ def check_tasks(tasks: Sequence[TaskDef], labels: Sequence[str]) -> None:
             problems.append(
                 f"{where}: given is its own label `{task.label}`; name the column of the condition."
             )
-        if task.kind not in ("binary", "regression"):
-            problems.append(f"{where}: kind must be `binary` or `regression`, got {task.kind!r}.")
+        problems += [f"{where}: {problem}" for problem in _kind_problems(task)]
         if not (math.isfinite(task.weight) and task.weight >= 0):
             problems.append(f"{where}: weight must be a number of at least 0, got {task.weight!r}.")
         if not (math.isfinite(task.mean) and math.isfinite(task.std) and task.std > 0):
             problems.append(
                 f"{where}: mean must be finite and std above 0, got {task.mean} and {task.std}."
             )
-        if task.kind == "binary" and (task.mean, task.std) != (0.0, 1.0):
+        if task.kind != "regression" and (task.mean, task.std) != (0.0, 1.0):
             problems.append(
-                f"{where}: mean and std scale the label of a regression, but kind is `binary`."
+                f"{where}: mean and std scale the label of a regression, but kind is `{task.kind}`."
             )
+    problems += _condition_problems(tasks)
     problems += _product_problems({t.name: t for t in tasks})
     if problems:
         raise SpecError.all_of(problems)
+
+
+def _kind_problems(task: TaskDef) -> Iterator[str]:
+    if task.kind not in ("binary", "regression", "multiclass"):
+        yield f"kind must be `binary`, `regression` or `multiclass`, got {task.kind!r}."
+    elif task.kind != "multiclass" and task.classes is not None:
+        yield f"classes is for `multiclass` tasks, but kind is `{task.kind}`."
+    elif task.kind == "multiclass" and (
+        isinstance(task.classes, bool) or not isinstance(task.classes, int) or task.classes < 2
+    ):
+        yield f"classes must be an integer of at least 2, got {task.classes!r}."
+
+
+def _condition_problems(tasks: Sequence[TaskDef]) -> Iterator[str]:
+    of_classes = {t.label: t.name for t in tasks if t.kind == "multiclass"}
+    for task in tasks:
+        if task.given in of_classes and task.given != task.label:
+            yield (
+                f"task `{task.name}`: given must be 0 or 1, but `{task.given}` is the label of the "
+                f"multiclass task `{of_classes[task.given]}`."
+            )
 
 
 def _product_problems(by_name: dict[str, TaskDef]) -> list[str]:
@@ -117,8 +145,9 @@ def _product_problems(by_name: dict[str, TaskDef]) -> list[str]:
                     f"{where} names `{factor}`, which is no task.{suggest(factor, by_name)}"
                 )
             elif by_name[factor].kind != "binary":
+                what = "regression" if by_name[factor].kind == "regression" else "multiclass task"
                 problems.append(
-                    f"{where} names `{factor}`, a regression; only probabilities can be multiplied."
+                    f"{where} names `{factor}`, a {what}; only probabilities can be multiplied."
                 )
         cycle = _cycle(task.name, by_name)
         if cycle:

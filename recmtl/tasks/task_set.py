@@ -1,11 +1,13 @@
 """TaskSet: who is observed where, what trains whom, and what a tower's logits say. Torch only.
 
-Shape letters: B rows, T tasks, H heads (tasks with a logit of their own), P products,
-F factors of a product, K label columns.
+Shape letters: B rows, T tasks, H logits of all heads (a multiclass task has one for each class),
+S heads with one logit, P products, F factors of a product, K label columns, C classes, O columns of
+what is predicted.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -17,6 +19,7 @@ from recmtl._checks import require_one_of
 from recmtl.losses import (
     binary_nll,
     joint_likelihood,
+    multiclass_nll,
     product_log_odds,
     product_log_prob,
     product_nll,
@@ -51,6 +54,10 @@ class TaskSet(nn.Module):
     factor of a product carries none of its own: it is learned through the product, on every row. A
     product of products is the product of all their factors.
 
+    The head of a multiclass task has one logit for each class, and its prediction one column: heads
+    stand side by side in the logits in the order of the tasks, and so do the predictions of all
+    tasks (`columns` says where each one is).
+
     It is a module so that its few index tensors follow the model to a device; it has no parameters
     and no state.
 
@@ -84,12 +91,14 @@ class TaskSet(nn.Module):
     _always_T: Tensor
     _carries_T: Tensor
     _weight_T: Tensor
+    _single_S: Tensor
     _factor_PF: Tensor
     _real_PF: Tensor
-    _number_H: Tensor
-    _mean_H: Tensor
-    _std_H: Tensor
+    _number_S: Tensor
+    _mean_S: Tensor
+    _std_S: Tensor
     _to_names: Tensor
+    _to_columns: Tensor
     _from_names: Tensor
 
     def __init__(
@@ -121,6 +130,7 @@ class TaskSet(nn.Module):
         self.normalize = normalize
         self.names = tuple(t.name for t in self.tasks)
         self.heads = tuple(t.name for t in self.tasks if not t.product_of)
+        self.columns = _side_by_side(self.tasks)
         self.factors = factors_of(self.tasks)
         carries = carriers(self.tasks, self.factors, objective)
         check_trained(self.tasks, self.factors, carries)
@@ -128,21 +138,29 @@ class TaskSet(nn.Module):
         self._lay_out(carries)
 
     def _lay_out(self, carries: frozenset[str]) -> None:
-        """Index tensors in the order of computation: heads first, then products."""
-        order = sorted(
-            range(len(self.tasks)), key=lambda t: bool(self.tasks[t].product_of)
-        )  # stable
+        """Index tensors in the order of computation: single logits, classes, then products."""
+
+        def rank(t: int) -> int:
+            return 2 if self.tasks[t].product_of else int(self.tasks[t].kind == "multiclass")
+
+        order = sorted(range(len(self.tasks)), key=rank)  # stable
         tasks = [self.tasks[t] for t in order]
-        heads = tasks[: len(self.heads)]
+        logits = _side_by_side([t for t in self.tasks if not t.product_of])
+        singles = [t for t in tasks if not t.product_of and t.kind != "multiclass"]
+        self.num_logits = sum(t.outputs for t in self.tasks if not t.product_of)
+        self._num_single = len(singles)
         self._order = tuple(t.name for t in tasks)
         self._in_order = self._order == self.names
+        self._class_logits = [logits[t.name] for t in tasks if t.kind == "multiclass"]
         self._has_product_loss = any(name in carries for name in self.factors)
-        self._has_numbers = any(t.kind == "regression" for t in heads)
+        self._has_numbers = any(t.kind == "regression" for t in singles)
         column = {label: k for k, label in enumerate(self.labels)}
-        head = {name: h for h, name in enumerate(self.heads)}
+        head = {name: logits[name].start for name in self.heads}
         factors = [[head[f] for f in self.factors[n]] for n in self._order if n in self.factors]
         longest = max(map(len, factors), default=0)
         self._is_padded = any(len(f) < longest for f in factors)
+        computed = _side_by_side(tasks)
+        to_columns = [o for name in self.names for o in _range(computed[name])]
 
         def keep(name: str, values: object, dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
@@ -154,10 +172,12 @@ class TaskSet(nn.Module):
         keep("_weight_T", [t.weight for t in tasks], torch.float64)
         keep("_factor_PF", [f + [0] * (longest - len(f)) for f in factors], torch.int64)
         keep("_real_PF", [[k < len(f) for k in range(longest)] for f in factors], torch.bool)
-        keep("_number_H", [t.kind == "regression" for t in heads], torch.bool)
-        keep("_mean_H", [t.mean for t in heads], torch.float64)
-        keep("_std_H", [t.std for t in heads], torch.float64)
+        keep("_single_S", [head[t.name] for t in singles], torch.int64)
+        keep("_number_S", [t.kind == "regression" for t in singles], torch.bool)
+        keep("_mean_S", [t.mean for t in singles], torch.float64)
+        keep("_std_S", [t.std for t in singles], torch.float64)
         keep("_to_names", [self._order.index(name) for name in self.names], torch.int64)
+        keep("_to_columns", to_columns, torch.int64)
         keep("_from_names", order, torch.int64)
 
     def observed(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
@@ -188,7 +208,7 @@ class TaskSet(nn.Module):
         """The joint negative log-likelihood of what was seen.
 
         Args:
-            logits_BH: one column for each head, in the order of `heads`.
+            logits_BH: those of each head side by side, in the order of `heads`.
             labels_BK: label columns, NaN where null.
             weight_B: sample weights; padded rows have 0.
             total_weight: weight of all rows of the global batch, where processes share it.
@@ -215,26 +235,36 @@ class TaskSet(nn.Module):
         return LossTerms(terms_T.sum(), {name: by_order[name] for name in self.trained})
 
     def probs(self, logits_BH: Tensor) -> Tensor:
-        """What each task predicts: `[B, T]`, columns in the order of `names`, at least float32.
+        """What each task predicts: `[B, O]`, in the order of `names`, at least float32.
 
         A binary task's column is its probability, a product's the product of its factors'
-        probabilities, a regression's the prediction in its label's unit.
+        probabilities, a regression's the prediction in its label's unit; a multiclass task has a
+        column for the probability of each class. `columns` says where each task's are.
         """
         z_BH = at_least_float32(logits_BH)
-        return self._outputs(z_BH, z_BH.sigmoid(), self._of_products(product_log_prob, z_BH).exp())
+        z_BS = self._single(z_BH)
+        classes = [z_BC.softmax(dim=1) for z_BC in self._of_classes(z_BH)]
+        products_BP = self._of_products(product_log_prob, z_BH).exp()
+        return self._outputs(z_BS, z_BS.sigmoid(), classes, products_BP)
 
     def log_probs(self, logits_BH: Tensor) -> Tensor:
         """Like `probs`, with logarithms of probabilities; a regression keeps its prediction."""
         z_BH = at_least_float32(logits_BH)
-        return self._outputs(z_BH, logsigmoid(z_BH), self._of_products(product_log_prob, z_BH))
+        z_BS = self._single(z_BH)
+        classes = [z_BC.log_softmax(dim=1) for z_BC in self._of_classes(z_BH)]
+        products_BP = self._of_products(product_log_prob, z_BH)
+        return self._outputs(z_BS, logsigmoid(z_BS), classes, products_BP)
 
     def log_odds(self, logits_BH: Tensor) -> Tensor:
         """Like `probs`, with logits of probabilities; a regression keeps its prediction.
 
-        They keep their digits where a probability rounds to 0 or 1, so metrics read them.
+        A multiclass task keeps its logits, whose softmax is its probabilities. Logits keep their
+        digits where a probability rounds to 0 or 1, so metrics read them.
         """
         z_BH = at_least_float32(logits_BH)
-        return self._outputs(z_BH, z_BH, self._of_products(product_log_odds, z_BH))
+        z_BS = self._single(z_BH)
+        products_BP = self._of_products(product_log_odds, z_BH)
+        return self._outputs(z_BS, z_BS, self._of_classes(z_BH), products_BP)
 
     def _population(self, labels_BK: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
         """Where each task is observed, and its target there (0 elsewhere), heads first."""
@@ -244,20 +274,35 @@ class TaskSet(nn.Module):
         return observed_BT, torch.where(observed_BT, label_BT, 0.0)
 
     def _nll(self, logits_BH: Tensor, target_BT: Tensor) -> Tensor:
-        """Loss of each task on each row, heads first."""
+        """Loss of each task on each row, in the order of computation."""
         z_BH = at_least_float32(logits_BH)
-        target_BH, target_BP = target_BT.tensor_split([len(self.heads)], dim=1)
-        nll_BH = binary_nll(z_BH, target_BH)
+        z_BS = self._single(z_BH)
+        target_BS, target_BM, target_BP = target_BT.tensor_split(
+            [self._num_single, len(self.heads)], dim=1
+        )
+        nll_BS = binary_nll(z_BS, target_BS)
         if self._has_numbers:
-            standard_BH = (target_BH.to(z_BH.dtype) - self._mean_H.to(z_BH.dtype)) / self._std_H.to(
-                z_BH.dtype
+            standard_BS = (target_BS.to(z_BS.dtype) - self._mean_S.to(z_BS.dtype)) / self._std_S.to(
+                z_BS.dtype
             )
-            nll_BH = torch.where(self._number_H, squared_error(z_BH, standard_BH), nll_BH)
+            nll_BS = torch.where(self._number_S, squared_error(z_BS, standard_BS), nll_BS)
+        nll_BM = [
+            multiclass_nll(z_BC, target_BM[:, m]).unsqueeze(1)
+            for m, z_BC in enumerate(self._of_classes(z_BH))
+        ]
         if self._has_product_loss:
             nll_BP = product_nll(z_BH[:, self._factor_PF], target_BP, self._mask_PF())
         else:
             nll_BP = torch.zeros_like(target_BP, dtype=z_BH.dtype)
-        return torch.cat([nll_BH, nll_BP], dim=1)
+        return torch.cat([nll_BS, *nll_BM, nll_BP], dim=1)
+
+    def _single(self, z_BH: Tensor) -> Tensor:
+        """The logits of heads that have one."""
+        return z_BH[:, self._single_S] if self._class_logits else z_BH
+
+    def _of_classes(self, z_BH: Tensor) -> list[Tensor]:
+        """The logits of each multiclass task, `[B, C]`."""
+        return [z_BH[:, logits] for logits in self._class_logits]
 
     def _of_products(
         self, function: Callable[[Tensor, Tensor | None], Tensor], z_BH: Tensor
@@ -270,12 +315,27 @@ class TaskSet(nn.Module):
         """Which factors are real and not padding, None if all products have equally many."""
         return self._real_PF if self._is_padded else None
 
-    def _outputs(self, z_BH: Tensor, head_BH: Tensor, product_BP: Tensor) -> Tensor:
-        """One column for each task, in the order of `names`; regressions in their label's unit."""
+    def _outputs(
+        self, z_BS: Tensor, single_BS: Tensor, classes: Sequence[Tensor], product_BP: Tensor
+    ) -> Tensor:
+        """The columns of each task, in the order of `names`; regressions in their label's unit."""
         if self._has_numbers:
-            number_BH = z_BH * self._std_H.to(z_BH.dtype) + self._mean_H.to(z_BH.dtype)
-            head_BH = torch.where(self._number_H, number_BH, head_BH)
-        return self._named(torch.cat([head_BH, product_BP], dim=1))
+            number_BS = z_BS * self._std_S.to(z_BS.dtype) + self._mean_S.to(z_BS.dtype)
+            single_BS = torch.where(self._number_S, number_BS, single_BS)
+        found_BO = torch.cat([single_BS, *classes, product_BP], dim=1)
+        return found_BO if self._in_order else found_BO[:, self._to_columns]
 
     def _named(self, values_BT: Tensor) -> Tensor:
         return values_BT if self._in_order else values_BT[:, self._to_names]
+
+
+def _side_by_side(tasks: Sequence[TaskDef]) -> dict[str, slice]:
+    """Where the columns of each task are."""
+    stops = list(itertools.accumulate(task.outputs for task in tasks))
+    return {
+        task.name: slice(stop - task.outputs, stop) for task, stop in zip(tasks, stops, strict=True)
+    }
+
+
+def _range(columns: slice) -> range:
+    return range(columns.start, columns.stop)

@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     contract.check_one_row,
     contract.check_base_rates,
     contract.check_outputs,
+    contract.check_class_rates,
     contract.check_rows_are_independent,
     contract.check_input_is_untouched,
     gates.check_explain_changes_nothing,

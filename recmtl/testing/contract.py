@@ -16,6 +16,7 @@ from recmtl.towers import TaskSlot
 __all__ = [
     "check_arguments_are_kept",
     "check_base_rates",
+    "check_class_rates",
     "check_config",
     "check_export",
     "check_input_is_untouched",
@@ -87,12 +88,14 @@ def check_smallest(subject: Subject) -> None:
 
 def check_one_row(subject: Subject) -> None:
     """T08: a batch of one row works in train and eval."""
-    tower = subject.build(subject.names)
-    for mode in (True, False):
-        shape = tuple(tower.train(mode)(subject.rows(1)).shape)
-        assert shape == (1, len(subject.names)), (
-            f"T08: one row gives logits of shape {shape}, expected (1, {len(subject.names)})."
-        )
+    for tasks in (subject.names, subject.tower.tasks):
+        tower = subject.build(tasks)
+        expected = (1, sum(slot.outputs for slot in tower.tasks))
+        for mode in (True, False):
+            shape = tuple(tower.train(mode)(subject.rows(1)).shape)
+            assert shape == expected, (
+                f"T08: one row gives logits of shape {shape}, expected {expected}."
+            )
 
 
 def check_outputs(subject: Subject) -> None:
@@ -142,9 +145,14 @@ def check_storage(subject: Subject) -> None:
 
 def check_task_order(subject: Subject) -> None:
     """T11: permuting the tasks permutes the logits and changes nothing else."""
-    names = [*subject.names, subject.added]
-    moved = names[1:] + names[:1]
-    tower = subject.build(names, config=subject.lively()).eval()
+    slots = [TaskSlot(name) for name in (*subject.names, subject.added)]
+    _check_order(subject, slots)
+    _check_order(subject, [slots[0], TaskSlot(slots[1].name, outputs=3), *slots[2:]])
+
+
+def _check_order(subject: Subject, slots: list[TaskSlot]) -> None:
+    moved = slots[1:] + slots[:1]
+    tower = subject.build(slots, config=subject.lively()).eval()
     other = subject.build(moved, config=subject.lively(), seed=1).eval()
     try:
         other.load_state_dict(tower.state_dict())
@@ -154,8 +162,8 @@ def check_task_order(subject: Subject) -> None:
             f"keep a task's parameters under its name ({mismatch})."
         ) from mismatch
     x = subject.rows(8)
-    expected_BT = tower(x)[:, [names.index(name) for name in moved]]
-    assert close(other(x), expected_BT), (
+    parts = tower(x).split([slot.outputs for slot in slots], dim=1)
+    assert close(other(x), torch.cat([*parts[1:], parts[0]], dim=1)), (
         "T11: with the tasks in another order and the same state, logits are not the same columns "
         "in that order."
     )
@@ -205,6 +213,25 @@ def check_base_rates(subject: Subject) -> None:
     except ValueError:
         return
     raise AssertionError("base rates: that of an unknown task is not refused.")
+
+
+def check_class_rates(subject: Subject) -> None:
+    """Class rates: those of a task with several outputs become its logits, and nothing else."""
+    first, second, *_ = subject.names
+    slots = [TaskSlot(first), TaskSlot(second, outputs=3)]
+    tower, x = subject.build(slots, config=subject.lively()).eval(), subject.rows(6)
+    with torch.no_grad():
+        tower.set_base_rates({first: 0.5, second: (0.25, 0.25, 0.5)})
+        even_BO = tower(x).clone()
+        tower.set_base_rates({second: (0.5, 0.25, 0.25)})
+        shift_BO = tower(x) - even_BO
+    expected_BO = torch.zeros_like(shift_BO)
+    expected_BO[:, 1], expected_BO[:, 3] = math.log(2), -math.log(2)
+    assert close(shift_BO, expected_BO), (
+        f"class rates: from (0.25, 0.25, 0.5) to (0.5, 0.25, 0.25) the logits of `{second}` must "
+        "shift by the logarithms' differences, and no other task's; they are its head's last "
+        "biases."
+    )
 
 
 def check_symbolic_trace(subject: Subject) -> None:

@@ -18,6 +18,9 @@ from recmtl.towers.inputs import TaskSlot
 
 __all__ = ["GateBank", "HeadBank"]
 
+_LEAST_RATE = 1e-6
+"""A rate of 0 has no logarithm."""
+
 
 class GateBank(nn.Module):
     """Softmax gates of all tasks, and a shared one where asked for, as one matrix product.
@@ -189,16 +192,21 @@ class HeadBank(nn.Module):
         padded_TBN = torch.baddbmm(bias_TN.unsqueeze(1), hidden.transpose(0, 1), weight_TDN)
         return self.last.unpadded(padded_TBN.transpose(0, 1))
 
-    def set_base_rates(self, rates: Mapping[str, float]) -> None:
-        """Set the last bias of each named task to the logit of its rate (see `Tower`)."""
+    def set_base_rates(self, rates: Mapping[str, float | Sequence[float]]) -> None:
+        """Let the last biases of each named task say its rate, or its rates (see `Tower`)."""
         outputs = {slot.name: slot.outputs for slot in self.slots}
         problems = list(_rate_problems(rates, outputs))
         if problems:
             raise ValueError("\n".join(problems))
         with torch.no_grad():
             for task, rate in rates.items():
-                clipped = min(max(float(rate), 1e-6), 1.0 - 1e-6)
-                self.last.bias_of(task).fill_(math.log(clipped) - math.log1p(-clipped))
+                bias_N = self.last.bias_of(task)
+                if isinstance(rate, Sequence):
+                    logs = [math.log(max(float(share), _LEAST_RATE)) for share in rate]
+                    bias_N.copy_(torch.tensor(logs, dtype=bias_N.dtype))
+                else:
+                    clipped = min(max(float(rate), _LEAST_RATE), 1.0 - _LEAST_RATE)
+                    bias_N.fill_(math.log(clipped) - math.log1p(-clipped))
 
 
 class _Columns(nn.Module):
@@ -273,12 +281,24 @@ def _cat(own_N: Tensor | None, shared_N: Tensor | None) -> Tensor | None:
     return None if own_N is None or shared_N is None else torch.cat([own_N, shared_N])
 
 
-def _rate_problems(rates: Mapping[str, float], outputs: Mapping[str, int]) -> Iterator[str]:
+def _rate_problems(
+    rates: Mapping[str, float | Sequence[float]], outputs: Mapping[str, int]
+) -> Iterator[str]:
     for task, rate in rates.items():
         if task not in outputs:
             listed = ", ".join(f"`{name}`" for name in outputs)
             yield f"base rate of unknown task `{task}`; tasks are {listed}.{suggest(task, outputs)}"
-        elif outputs[task] != 1:
-            yield f"task `{task}` has {outputs[task]} logits; a base rate is for a task with one."
-        elif not 0.0 <= rate <= 1.0:
-            yield f"base rate of task `{task}` must lie between 0 and 1, got {rate!r}."
+        elif not isinstance(rate, Sequence):
+            if outputs[task] != 1:
+                yield f"task `{task}` has {outputs[task]} logits and needs a base rate for each."
+            elif not 0.0 <= rate <= 1.0:
+                yield f"base rate of task `{task}` must lie between 0 and 1, got {rate!r}."
+        elif outputs[task] == 1:
+            yield f"task `{task}` has one logit; its base rate is one number, got {list(rate)!r}."
+        elif len(rate) != outputs[task]:
+            yield f"task `{task}` has {outputs[task]} logits, got base rates for {len(rate)}."
+        elif not all(0.0 <= share <= 1.0 for share in rate) or abs(sum(rate) - 1.0) > 1e-3:
+            yield (
+                f"base rates of task `{task}` must lie between 0 and 1 and add up to 1, got "
+                f"{list(rate)!r}."
+            )

@@ -57,11 +57,13 @@ class Tower(nn.Module):
         """Names of the tasks, in order."""
         return tuple(slot.name for slot in self.tasks)
 
-    def set_base_rates(self, rates: Mapping[str, float]) -> None:
-        """Let heads start at known rates: the last bias of each named task becomes its logit.
+    def set_base_rates(self, rates: Mapping[str, float | Sequence[float]]) -> None:
+        """Let heads start at known rates: the last biases of each named task say them.
 
         Args:
-            rates: task -> share of positives, clipped to [1e-6, 1 - 1e-6]; not all tasks need one.
+            rates: task -> share of positives, whose logit becomes the bias of a task with one
+                logit; or the share of each class, whose logarithms become the biases of a task with
+                several. Shares are clipped to [1e-6, 1 - 1e-6]; not all tasks need them.
         """
         self.heads.set_base_rates(rates)
 

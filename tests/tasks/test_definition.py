@@ -9,7 +9,8 @@ CTR = TaskDef(name="ctr", label="click")
 CVR = TaskDef(name="cvr", label="conversion", given="click")
 CTCVR = TaskDef(name="ctcvr", label="conversion", product_of=("ctr", "cvr"))
 DWELL = TaskDef(name="dwell", label="dwell_s", kind="regression")
-LABELS = ("click", "conversion", "dwell_s")
+STARS = TaskDef(name="stars", label="stars", kind="multiclass", classes=5)
+LABELS = ("click", "conversion", "dwell_s", "stars")
 
 
 def build(*tasks: TaskDef, objective: str = "entire_space") -> TaskSet:
@@ -37,7 +38,24 @@ def product(name: str, *factors: str, **keys: object) -> TaskDef:
         ),
         (
             (TaskDef(name="ctr", label="click", kind="ordinal"),),
-            r"^task `ctr`: kind must be `binary` or `regression`, got 'ordinal'\.$",
+            r"^task `ctr`: kind must be `binary`, `regression` or `multiclass`, got 'ordinal'\.$",
+        ),
+        (
+            (TaskDef(name="stars", label="stars", kind="multiclass"),),
+            r"^task `stars`: classes must be an integer of at least 2, got None\.$",
+        ),
+        (
+            (TaskDef(name="ctr", label="click", classes=2),),
+            r"^task `ctr`: classes is for `multiclass` tasks, but kind is `binary`\.$",
+        ),
+        (
+            (STARS, TaskDef(name="ctr", label="click", given="stars")),
+            r"^task `ctr`: given must be 0 or 1, but `stars` is the label of the multiclass task "
+            r"`stars`\.$",
+        ),
+        (
+            (TaskDef(name="stars", label="stars", kind="multiclass", classes=3, std=2.0),),
+            r"^task `stars`: mean and std scale the label of a regression, but kind is `multiclas",
         ),
         (
             (TaskDef(name="ctr", label="click", weight=-1.0),),
@@ -58,6 +76,10 @@ def product(name: str, *factors: str, **keys: object) -> TaskDef:
         (
             (CTR, DWELL, product("p", "ctr", "dwell")),
             r"^task `p`: product_of names `dwell`, a regression; only probabilities can be mult",
+        ),
+        (
+            (CTR, STARS, product("p", "ctr", "stars")),
+            r"^task `p`: product_of names `stars`, a multiclass task; only probabilities can be m",
         ),
         (
             (CTR, CVR, product("p", "ctr", "cvr", kind="regression")),

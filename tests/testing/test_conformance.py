@@ -389,6 +389,11 @@ class AcceptsUnknownRates(LoopTower):
         super().set_base_rates({k: v for k, v in rates.items() if k in self.heads})
 
 
+class IgnoresClassRates(LoopTower):
+    def set_base_rates(self, rates: Mapping[str, float | Sequence[float]]) -> None:
+        super().set_base_rates({k: v for k, v in rates.items() if not isinstance(v, tuple)})
+
+
 class ExplainSwitchesMode(LoopTower):
     def explain(self, x_BD: Tensor) -> dict[str, Tensor]:
         return self.train().__class__.__mro__[1].explain(self, x_BD)
@@ -451,6 +456,7 @@ FAULTS: list[tuple[Callable[..., nn.Module], Any, str]] = [
     (Sigmoid, LoopConfig(), r"base rates: from 0\.5 to 0\.02 .* no sigmoid follows"),
     (IgnoresBaseRates, LoopConfig(), r"base rates: from 0\.5 to 0\.02"),
     (AcceptsUnknownRates, LoopConfig(), r"base rates: that of an unknown task is not refused"),
+    (IgnoresClassRates, LoopConfig(), r"class rates: from \(0\.25, 0\.25, 0\.5\) to"),
     (ExplainSwitchesMode, LoopConfig(), r"explain: it changes the tower, its mode"),
     (ExplainKeepsGradients, LoopConfig(), r"explain: its tensors must carry no gradient"),
 ]

@@ -13,6 +13,15 @@ from torch import Tensor, nn
 from recmtl.towers import ExpertRef, InputDims, TaskSlot, TowerInput, task_slots
 
 
+def start_at(heads: nn.ModuleDict, rates: Mapping[str, float | Sequence[float]]) -> None:
+    """The biases that say a rate, or the rates of several classes."""
+    for name, rate in rates.items():
+        several = isinstance(rate, Sequence)
+        logits = [math.log(r) for r in rate] if several else [math.log(rate / (1 - rate))]
+        with torch.no_grad():
+            heads[name].bias.copy_(torch.tensor(logits))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
     """Sizes of a LoopTower."""
@@ -53,11 +62,10 @@ class LoopTower(nn.Module):
             logits.append(self.heads[name](mixed_BH))
         return torch.cat(logits, dim=1)
 
-    def set_base_rates(self, rates: Mapping[str, float]) -> None:
+    def set_base_rates(self, rates: Mapping[str, float | Sequence[float]]) -> None:
         if unknown := rates.keys() - {slot.name for slot in self.tasks}:
             raise ValueError(f"unknown tasks {sorted(unknown)}.")
-        for name, rate in rates.items():
-            nn.init.constant_(self.heads[name].bias, math.log(rate / (1 - rate)))
+        start_at(self.heads, rates)
 
     @torch.no_grad()
     def explain(self, x_BD: Tensor) -> dict[str, Tensor]:
@@ -106,11 +114,11 @@ class FieldTower(nn.Module):
         joined = torch.cat([x.x_BD, x.fields_BFE.flatten(1), mean_BE, x.target_BE], dim=1)
         return torch.cat([head(joined) for head in self.heads.values()], dim=1)
 
-    def set_base_rates(self, rates: Mapping[str, float]) -> None:
-        for name, rate in rates.items():
+    def set_base_rates(self, rates: Mapping[str, float | Sequence[float]]) -> None:
+        for name in rates:
             if name not in self.heads:
                 raise ValueError(f"unknown task `{name}`.")
-            nn.init.constant_(self.heads[name].bias, math.log(rate / (1 - rate)))
+        start_at(self.heads, rates)
 
     def explain(self, x: TowerInput) -> dict[str, Tensor]:
         return {}

@@ -23,6 +23,7 @@ from recmtl.towers import (
     build_tower,
 )
 
+THREE = ("click", TaskSlot("stars", outputs=3), "buy")
 UNUSUAL = [
     SharedBottomConfig(expert_widths=(8,), head_widths=()),
     MMoEConfig(gate_widths=(8,), gate_bias=True, dropout=0.2, head_widths=(8, 8)),
@@ -36,7 +37,7 @@ UNUSUAL = [
 
 @pytest.mark.parametrize("config", TOWERS, ids=lambda config: config.__name__)
 def test_contract_pitfall_T01_T02_T03_T04_T05_T06_T07_T08_T09_T10_T11_T12(config: type) -> None:
-    results = assert_tower_ok(build_tower(config(), in_dim=6, tasks=("click", "buy")))
+    results = assert_tower_ok(build_tower(config(), in_dim=6, tasks=THREE))
     skipped = {name for name, result in results.items() if result != "passed"}
     levels, gates = (
         {"check_shared_gate", "check_every_level_is_alive"},
@@ -78,6 +79,15 @@ def test_base_rates_are_what_an_untrained_tower_predicts_for_an_empty_row(config
     tower.set_base_rates({"buy": 0.003, "click": 0.1})
     probs_BT = tower(torch.zeros(1, 6)).sigmoid()
     assert_close(probs_BT, torch.tensor([[0.1, 0.003]]), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("config", TOWERS, ids=lambda config: config.__name__)
+def test_class_rates_are_what_it_predicts_for_an_empty_row(config: type) -> None:
+    tower = build_tower(config(), in_dim=6, tasks=THREE)
+    tower.set_base_rates({"stars": (0.7, 0.3, 0.0), "buy": 0.25})
+    logits_BO = tower(torch.zeros(1, 6))
+    assert_close(logits_BO[:, 1:4].softmax(1), torch.tensor([[0.7, 0.3, 1e-6]]), rtol=1e-5, atol=0)
+    assert_close(logits_BO[:, 4].sigmoid(), torch.tensor([0.25]))
 
 
 @pytest.mark.parametrize("config", TOWERS, ids=lambda config: config.__name__)

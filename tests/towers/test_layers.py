@@ -104,10 +104,34 @@ def test_a_rate_lies_between_0_and_1(rate: float) -> None:
         heads.set_base_rates({"a": rate})
 
 
+def test_class_rates_are_the_logarithms_in_the_last_biases() -> None:
+    heads = HeadBank((TaskSlot("a"), TaskSlot("stars", outputs=3)), 4)
+    heads.set_base_rates({"a": 0.5, "stars": (0.2, 0.8, 0.0)})
+    expected = [math.log(0.2), math.log(0.8), math.log(1e-6)]
+    assert heads.last.task_bias["stars"].tolist() == pytest.approx(expected)
+    assert heads.last.task_bias["a"].item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"stars": (0.5, 0.5)}, "task `stars` has 3 logits, got base rates for 2."),
+        ({"a": (1.0,)}, r"task `a` has one logit; its base rate is one number, got \[1\.0\]\."),
+        ({"stars": (0.5, 0.6, 0.2)}, r"of task `stars` must lie .* add up to 1, got \[0\.5, 0\.6"),
+        ({"stars": (1.5, -0.5, 0.0)}, "of task `stars` must lie between 0 and 1 and add up to 1"),
+        ({"stars": (math.nan, 0.5, 0.5)}, "of task `stars` must lie between 0 and 1 and add"),
+    ],
+)
+def test_wrong_class_rates_are_refused(rates: dict, message: str) -> None:
+    heads = HeadBank((TaskSlot("a"), TaskSlot("stars", outputs=3)), 4)
+    with pytest.raises(ValueError, match=message):
+        heads.set_base_rates(rates)
+
+
 def test_wrong_base_rates_are_refused_together_and_change_nothing() -> None:
     heads = HeadBank((TaskSlot("click"), TaskSlot("stars", outputs=3)), 4)
     with pytest.raises(ValueError, match=r"unknown task `clik`; tasks are `click`, `stars`\.") as e:
         heads.set_base_rates({"click": 0.1, "clik": 0.1, "stars": 0.1})
     assert "Did you mean `click`?" in str(e.value)
-    assert "task `stars` has 3 logits; a base rate is for a task with one." in str(e.value)
+    assert "task `stars` has 3 logits and needs a base rate for each." in str(e.value)
     assert heads.last.task_bias["click"].item() == 0.0
