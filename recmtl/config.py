@@ -52,6 +52,10 @@ _REFUSED_SHARDING = {
 }
 
 
+_PLACEMENT = ("devices", "sharding")
+"""Keys of `train` that decide where tables are, and no number."""
+
+
 def _refuse_sharding(kind: Any) -> Any:
     if isinstance(kind, str) and kind in _REFUSED_SHARDING:
         allowed = "`table_wise`, `row_wise` or `table_row_wise`"
@@ -77,7 +81,7 @@ class ObjectiveConfig(StrictModel):
 class TrainConfig(StrictModel):
     """How the model is trained."""
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"compile", "devices", "warmup"})
+    reserved: ClassVar[frozenset[str]] = frozenset({"compile", "warmup"})
 
     batch_size: int = Field(default=4096, ge=1)
     """Rows of a global batch, over all processes; a multiple of `streams`."""
@@ -104,6 +108,10 @@ class TrainConfig(StrictModel):
     """Arithmetic of the dense part: fp32, or bf16 where it is safe. Tables stay in fp32."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints. Default: a tenth of an epoch."""
+    devices: int | None = Field(default=None, ge=1)
+    """Processes that train together, one a device: GPUs where there are any, else the CPU. Default:
+    one, or as many as `torchrun` started. Batches and results are those of one process (dropout
+    draws other units), and an interrupted run may go on with another number."""
     sharding: dict[str, Sharding] = Field(default_factory=dict)
     """How named tables are spread over processes, such as `{item_id: row_wise}`; the planner
     decides for the others."""
@@ -204,10 +212,15 @@ def dump_yaml(config: StrictModel) -> str:
 
 
 def fingerprint(config: StrictModel) -> str:
-    """The sha256 of everything a spec says, defaults included; the file's spelling is no matter."""
-    canonical = json.dumps(
-        config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    """The sha256 of everything in a spec that decides results, defaults included.
+
+    Neither the file's spelling counts, nor what says where tables are placed: a run may go on with
+    another `train.devices` and `train.sharding`.
+    """
+    said = config.model_dump(mode="json")
+    if isinstance(config, RunConfig):
+        said["train"] = {key: v for key, v in said["train"].items() if key not in _PLACEMENT}
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -244,6 +257,15 @@ def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             f"Write {max(1, round(batch_size / streams)) * streams}, for example."
         )
         yield Problem(("train", "batch_size" if "batch_size" in train else "streams"), message)
+    devices = train.get("devices")
+    if isinstance(devices, int) and isinstance(streams, int) and devices > 0 < streams % devices:
+        fewer = max(n for n in range(1, devices) if streams % n == 0)
+        message = (
+            "`devices` must divide `streams`, of which each process reads an equal number: got "
+            f"{devices} and {streams}. Write `devices: {fewer}`, or a multiple of {devices} as "
+            "`streams`."
+        )
+        yield Problem(("train", "devices"), message)
     for key in ("monitor", "patience"):
         if train.get(key) is not None and rows.get("valid") is None:
             message = f"`{key}` needs validation rows. Give `data.valid`, or leave `{key}` out."

@@ -148,6 +148,12 @@ def test_fingerprint_sees_values_and_not_spelling() -> None:
     assert fingerprint(load("train.seed=1")) != fingerprint(load("train.seed=2"))
 
 
+def test_fingerprint_leaves_out_where_tables_are_placed() -> None:
+    moved = load("train.devices=4", "train.sharding={item_id: row_wise}")
+    assert fingerprint(moved) == fingerprint(load())
+    assert fingerprint(moved) != fingerprint(load("train.devices=4", "train.streams=4"))
+
+
 def test_fingerprint_is_the_sha256_of_sorted_json() -> None:
     expected = hashlib.sha256(
         b'{"accept_leaks":[],"group_by":null,"keep":[],"memory":"1GiB","segments":["os"],'
