@@ -30,8 +30,9 @@ PUBLIC = {
     """,
     "recmtl.tasks": "LossTerms TaskDef TaskSet",
     "recmtl.metrics": """
-        GroupedAUC Histogram Reliability auc ece gauc group_codes logloss mae ne pcoc
-        reliability_bins rmse score_histogram segment_metrics task_metrics
+        ClassSums ClassTable GroupedAUC Histogram Reliability accuracy auc class_table ece gauc
+        group_codes logloss mae multiclass_logloss multiclass_ne ne pcoc reliability_bins rmse
+        score_histogram segment_metrics task_metrics
     """,
     "recmtl.testing": "assert_tower_ok",
     "recmtl.batch": "Batch Ragged",

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from recmtl._checks import require_one_of
 from recmtl.metrics._columns import Columns, columns, probs_of, tie_table
 from recmtl.metrics.calibration import ece_of, logloss_of, ne_of, pcoc_of
+from recmtl.metrics.multiclass import ClassSums
 from recmtl.metrics.ranking import GroupedAUC, auc_of, gauc_of
 from recmtl.metrics.regression import mae_of, rmse_of
 
@@ -19,7 +20,7 @@ Metrics = dict[str, float | int | None]
 
 
 def task_metrics(
-    kind: Literal["binary", "regression"],
+    kind: Literal["binary", "regression", "multiclass"],
     predictions: ArrayLike,
     labels: ArrayLike,
     *,
@@ -32,24 +33,26 @@ def task_metrics(
 
     Args:
         kind: the task's kind.
-        predictions: probabilities or logits of a binary task, numbers of a regression.
+        predictions: probabilities or logits of a binary task, numbers of a regression; a column
+            for each class of a multiclass task.
         labels: outcomes; whatever stands where the task is not observed is ignored.
         observed: boolean, the task's population (default: all rows).
         weights: sample weights; rows of weight 0 do not count.
         groups: key of each row for GAUC; without it GAUC is None.
-        logits: whether the predictions of a binary task are logits; logloss is then exact.
+        logits: whether the predictions are logits (of a binary or multiclass task); logloss is then
+            exact.
 
     Returns:
         For a binary task `n` and `positives` (numbers of rows), `auc`, `gauc`, `gauc_groups`,
         `gauc_undefined_groups`, `logloss`, `ne`, `pcoc` and `ece`; for a regression `n`, `rmse` and
-        `mae`.
+        `mae`; for a multiclass task `n`, `logloss`, `ne` and `accuracy`.
 
     Example:
         >>> metrics = task_metrics("binary", [0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         >>> metrics["n"], metrics["positives"], metrics["auc"], metrics["gauc"]
         (4, 2, 0.75, None)
     """
-    require_one_of(("binary", "regression"), kind=kind)
+    require_one_of(("binary", "regression", "multiclass"), kind=kind)
     if observed is not None:
         seen_N = np.asarray(observed, dtype=np.bool_)
         predictions = _at(seen_N, predictions, "predictions")
@@ -59,11 +62,15 @@ def task_metrics(
     if kind == "regression":
         rows = columns(predictions, labels, weights, binary=False)
         return {"n": len(rows.labels), "rmse": rmse_of(rows), "mae": mae_of(rows)}
+    if kind == "multiclass":
+        sums = ClassSums(np.shape(predictions)[-1])
+        sums.add(predictions, labels, weights, logits=logits)
+        return sums.metrics()
     return _binary_metrics(columns(predictions, labels, weights, probs=not logits), groups, logits)
 
 
 def segment_metrics(
-    kind: Literal["binary", "regression"],
+    kind: Literal["binary", "regression", "multiclass"],
     predictions: ArrayLike,
     labels: ArrayLike,
     segments: ArrayLike,
@@ -77,13 +84,14 @@ def segment_metrics(
 
     Args:
         kind: the task's kind.
-        predictions: probabilities or logits of a binary task, numbers of a regression.
+        predictions: probabilities or logits of a binary task, numbers of a regression; a column
+            for each class of a multiclass task.
         labels: outcomes; whatever stands where the task is not observed is ignored.
         segments: the value of each row: strings, integers, booleans.
         observed: boolean, the task's population (default: all rows).
         weights: sample weights; rows of weight 0 do not count.
         groups: key of each row for GAUC.
-        logits: whether the predictions of a binary task are logits.
+        logits: whether the predictions are logits (of a binary or multiclass task).
 
     Returns:
         Segment value as text -> metrics, in order of the values; missing values come last, as
@@ -142,9 +150,9 @@ def _as_float64(prob_N: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _at(mask_N: NDArray[np.bool_], column: ArrayLike, name: str) -> NDArray[Any]:
-    """The rows of a column where the mask is true."""
+    """The rows of a column, or of several side by side, where the mask is true."""
     column_N = np.asarray(column)
-    if column_N.shape != mask_N.shape:
+    if column_N.shape[:1] != mask_N.shape or (column_N.ndim > 1 and name != "predictions"):
         raise ValueError(
             f"`{name}` must be one column with a value for each row: expected shape "
             f"{mask_N.shape}, got {column_N.shape}."

@@ -1,6 +1,6 @@
 """Logits and labels of many rows -> metrics of every task, each on its own population.
 
-Shape letters: B rows, H heads, K label columns, T tasks.
+Shape letters: B rows, H logits, K label columns, T tasks, O columns of what is predicted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def outcome_metrics(
         ``{"rows": n, "tasks": {task: {metric: value}}, "segments": {column: {value: tasks}}}``; a
         metric that its rows do not define is None.
     """
-    odds_BT = tasks.log_odds(logits_BH).detach().cpu().numpy()
+    odds_BO = tasks.log_odds(logits_BH).detach().cpu().numpy()
     target_BT = tasks.targets(labels_BK).cpu().numpy()
     observed_BT = tasks.observed(labels_BK, weight_B).cpu().numpy()
     is_weighted = bool((weight_B[weight_B > 0] != 1).any())
@@ -60,9 +60,11 @@ def outcome_metrics(
             "observed": observed_BT[:, t],
             "weights": weights,
             "groups": keys_B,
-            "logits": kinds[name] == "binary",
+            "logits": kinds[name] != "regression",
         }
-        kind, outcome = kinds[name], (odds_BT[:, t], target_BT[:, t])
+        kind, columns_of = kinds[name], tasks.columns[name]
+        odds = odds_BO[:, columns_of] if kind == "multiclass" else odds_BO[:, columns_of.start]
+        outcome = (odds, target_BT[:, t])
         found["tasks"][name] = task_metrics(kind, *outcome, **about)
         for column, values in columns.items():
             for value, metrics in segment_metrics(kind, *outcome, values, **about).items():

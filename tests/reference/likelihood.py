@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
-__all__ = ["Outcome", "joint_terms", "product_nll", "product_nll_gradient"]
+__all__ = [
+    "Outcome",
+    "joint_terms",
+    "multiclass_nll",
+    "multiclass_nll_gradient",
+    "product_nll",
+    "product_nll_gradient",
+]
 
 _DIGITS = 80
 
@@ -33,14 +40,34 @@ def product_nll_gradient(logits: Sequence[float], target: int) -> list[float]:
         return [float(outer * _sigmoid(-z)) for z in logits]
 
 
+def multiclass_nll(logits: Sequence[float], target: int) -> float:
+    """Minus the log of the share of one exponential in the sum of all."""
+    with localcontext() as context:
+        context.prec = _DIGITS + 100  # logits of +-100 are 10^87 apart
+        powers = [Decimal(z).exp() for z in logits]
+        return float(-(powers[target] / sum(powers)).ln())
+
+
+def multiclass_nll_gradient(logits: Sequence[float], target: int) -> list[float]:
+    """Its derivative with respect to each logit."""
+    with localcontext() as context:
+        context.prec = _DIGITS + 100
+        powers = [Decimal(z).exp() for z in logits]
+        return [float(p / sum(powers) - (c == target)) for c, p in enumerate(powers)]
+
+
 class Outcome(NamedTuple):
-    """A task: label and condition as columns, heads that multiply to it, weight, label scale."""
+    """A task: label and condition as columns, logits, weight, label scale, whether of classes.
+
+    The logits are those of the heads that multiply to it, or those of its classes.
+    """
 
     label: int
     given: int | None
     factors: tuple[int, ...]
     weight: float = 1.0
     scale: tuple[float, float] | None = None
+    classes: bool = False
 
 
 def joint_terms(
@@ -62,7 +89,9 @@ def joint_terms(
             if outcome.given is not None and y[outcome.given] != 1:
                 continue
             seen += w
-            if outcome.scale is None:
+            if outcome.classes:
+                total += w * multiclass_nll([z[c] for c in outcome.factors], int(target))
+            elif outcome.scale is None:
                 total += w * product_nll([z[head] for head in outcome.factors], int(target))
             else:
                 mean, std = outcome.scale
