@@ -34,6 +34,7 @@ __all__ = [
 _BETTER: Mapping[str, Mapping[str, Literal["max", "min"]]] = {
     "binary": {"auc": "max", "gauc": "max", "logloss": "min", "ne": "min", "ece": "min"},
     "regression": {"rmse": "min", "mae": "min"},
+    "multiclass": {"ne": "min", "logloss": "min", "accuracy": "max"},
 }
 """Metrics that can be monitored, and which way is better, by kind of task."""
 
@@ -99,7 +100,8 @@ class TrainConfig(StrictModel):
     """How tables are initialised and updated."""
     monitor: str | None = None
     """`<task>/<metric>` on the validation rows by which the best checkpoint is chosen, such as
-    `cvr/auc`. Default: `auc` of the first task, or `rmse` where that is a regression."""
+    `cvr/auc`. Default: `auc` of the first task, `rmse` of a regression, `ne` of a multiclass
+    task."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs in a row without a better `monitor`."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -178,7 +180,8 @@ class RunConfig(Spec):
         if self.data.valid is None:
             return None
         first = self.tasks[0]
-        return self.train.monitor or f"{first.name}/{'auc' if first.kind == 'binary' else 'rmse'}"
+        default = {"binary": "auc", "regression": "rmse", "multiclass": "ne"}[first.kind]
+        return self.train.monitor or f"{first.name}/{default}"
 
     @property
     def monitor_mode(self) -> Literal["max", "min"]:

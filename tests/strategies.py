@@ -72,7 +72,7 @@ def run_configs(draw: st.DrawFn) -> RunConfig:
         )
     )
     if valid is not None:
-        metric = "auc" if tasks[0].kind == "binary" else "mae"
+        metric = {"binary": "auc", "regression": "mae", "multiclass": "accuracy"}[tasks[0].kind]
         more = {"monitor": f"{tasks[0].name}/{metric}", "patience": draw(st.integers(1, 9))}
         train = TrainConfig(**{**dict(train), **more})
     data = DataSpec(
@@ -135,7 +135,8 @@ def _features(draw: st.DrawFn, names: list[str]) -> tuple[Any, ...]:
 def _tasks(draw: st.DrawFn, labels: list[str]) -> tuple[Task, ...]:
     names = draw(st.lists(task_names(), min_size=1, max_size=4, unique=True))
     weights = st.floats(min_value=0, max_value=1e6)
-    kinds = st.sampled_from(["binary", "regression"])
+    kinds = st.sampled_from(["binary", "regression", "multiclass"])
+    of_classes: set[str] = set()
     tasks: list[Task] = []
     for name in names:
         label = draw(st.sampled_from(labels))
@@ -143,10 +144,14 @@ def _tasks(draw: st.DrawFn, labels: list[str]) -> tuple[Task, ...]:
         if len(factors) >= 2 and draw(st.booleans()):
             tasks.append(Task(name=name, label=label, product_of=tuple(factors)))
             continue
-        given = draw(st.none() | st.sampled_from([c for c in labels if c != label] or [None]))
-        tasks.append(
-            Task(name=name, label=label, kind=draw(kinds), given=given, weight=draw(weights))
-        )
+        conditions = [c for c in labels if c != label and c not in of_classes]
+        given = draw(st.none() | st.sampled_from(conditions or [None]))
+        is_condition = label in {task.given for task in tasks}
+        kind = draw(kinds.filter(lambda kind: kind != "multiclass") if is_condition else kinds)
+        classes = draw(st.integers(2, 1000)) if kind == "multiclass" else None
+        of_classes |= {label} if kind == "multiclass" else set()
+        more = {"given": given, "weight": draw(weights), "classes": classes}
+        tasks.append(Task(name=name, label=label, kind=kind, **more))
     return tuple(tasks)
 
 

@@ -137,6 +137,11 @@ def test_monitor() -> None:
     assert (load().monitor, load().monitor_mode) == ("ctr/auc", "max")
     assert load("train.monitor=dwell/rmse").monitor_mode == "min"
     assert load("tasks.ctr.kind=regression", "tasks.ctcvr.product_of=null").monitor == "ctr/rmse"
+    classes = ("tasks.ctr={name: ctr, label: stars, kind: multiclass, classes: 5}",)
+    assert load(*classes, "tasks.ctcvr.product_of=null").monitor == "ctr/ne"
+    for metric, mode in (("accuracy", "max"), ("logloss", "min"), ("ne", "min")):
+        config = load(*classes, "tasks.ctcvr.product_of=null", f"train.monitor=ctr/{metric}")
+        assert (config.monitor, config.monitor_mode) == (f"ctr/{metric}", mode)
     assert load("data.valid=null").monitor is None
 
 

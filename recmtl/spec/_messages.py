@@ -136,7 +136,8 @@ def _meaning(owner: Any, key: Any) -> str:
     """First sentence of a field's documentation, to say what is missing."""
     fields: Mapping[str, FieldInfo] = getattr(owner, "model_fields", {})
     description = fields[key].description if key in fields else None
-    return f" {description.split('. ')[0].rstrip('.')}." if description else ""
+    sentence = " ".join((description or "").split()).split(". ")[0].rstrip(".")
+    return f" {sentence}." if sentence else ""
 
 
 def say(value: Any) -> str:

@@ -58,6 +58,7 @@ def task_problems(data: Data) -> list[Problem]:
             )
         if task.get("product_of") is not None:
             problems += _product_problems(i, task, by_name)
+        problems += _class_problems(i, task, tasks)
     if tasks and all(task.get("product_of") is not None for _, task in tasks):
         problems.append(
             Problem(
@@ -215,6 +216,28 @@ def _behaviour_problems(data: Data) -> Iterator[Problem]:
                 yield Problem(("features", i, key), message)
 
 
+def _class_problems(i: int, task: Data, tasks: list[tuple[int, Data]]) -> Iterator[Problem]:
+    kind, given = text(task, "kind") or "binary", text(task, "given")
+    if kind == "multiclass" and task.get("classes") is None:
+        message = "missing key `classes`, the number of classes of `kind: multiclass`."
+        yield Problem(("tasks", i, "classes"), message)
+    if kind in ("binary", "regression") and task.get("classes") is not None:
+        message = (
+            f"`classes` belongs to `kind: multiclass`, and the kind is `{kind}`. Remove it, or "
+            "write `kind: multiclass`."
+        )
+        yield Problem(("tasks", i, "classes"), message)
+    for _, other in tasks:
+        is_label = given is not None and given == text(other, "label")
+        if is_label and other is not task and text(other, "kind") == "multiclass":
+            message = (
+                f"`given` must be a column of 0 and 1, and `{given}` is the label of the "
+                f"multiclass task `{other.get('name')}`."
+            )
+            yield Problem(("tasks", i, "given"), message)
+            return
+
+
 def _product_problems(i: int, task: Data, by_name: Mapping[str, Data]) -> Iterator[Problem]:
     path = ("tasks", i, "product_of")
     factors = [f for f in _list(task, "product_of") if isinstance(f, str)]
@@ -222,7 +245,7 @@ def _product_problems(i: int, task: Data, by_name: Mapping[str, Data]) -> Iterat
         yield Problem(path, "`product_of` must name at least two different tasks.")
     elif len(set(factors)) < len(factors):
         yield Problem(path, "`product_of` must name a task once.")
-    if task.get("kind") == "regression":
+    if task.get("kind") in ("regression", "multiclass"):
         yield Problem(("tasks", i, "kind"), "a product is a probability: `kind` must be `binary`.")
     name = text(task, "name")
     for j, factor in enumerate(_list(task, "product_of")):
@@ -238,10 +261,10 @@ def _product_problems(i: int, task: Data, by_name: Mapping[str, Data]) -> Iterat
                 (*path, j),
                 f"`product_of` must not name a product, and `{factor}` is one. Name its factors.",
             )
-        elif other.get("kind") == "regression":
+        elif other.get("kind") in ("regression", "multiclass"):
+            what = "a regression" if other["kind"] == "regression" else "multiclass"
             yield Problem(
-                (*path, j),
-                f"`product_of` must name binary tasks, and `{factor}` is a regression.",
+                (*path, j), f"`product_of` must name binary tasks, and `{factor}` is {what}."
             )
 
 

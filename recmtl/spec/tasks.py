@@ -19,16 +19,19 @@ class Task(StrictModel):
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset(
-        {"after", "calibration", "classes", "group", "loss", "matured"}
-        | {"kind: hazard", "kind: multiclass", "kind: ordinal"}
+        {"after", "calibration", "group", "loss", "matured"} | {"kind: hazard", "kind: ordinal"}
     )
 
     name: Column
     """Name of the outcome, an identifier: metrics and output columns are called after it."""
     label: Column
-    """Column of the outcome: 0 or 1 (or a boolean), a number for `kind: regression`."""
-    kind: Literal["binary", "regression"] = "binary"
-    """`binary` predicts a probability, `regression` a number."""
+    """Column of the outcome: 0 or 1 (or a boolean), a number for `kind: regression`, a class number
+    from 0 on for `kind: multiclass`."""
+    kind: Literal["binary", "regression", "multiclass"] = "binary"
+    """`binary` predicts a probability, `regression` a number, `multiclass` the probability of each
+    of several classes, of which one comes."""
+    classes: int | None = Field(default=None, ge=2, le=1000)
+    """Number of classes of `kind: multiclass`, where labels are 0, 1, ... below it."""
     given: Column | None = None
     """Column of the condition: the task is observed only where it is 1 (conversion given click)."""
     product_of: tuple[Column, ...] | None = None
