@@ -6,6 +6,7 @@ of a list column.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,14 @@ from recmtl.data.counts import EncodeCounts
 from recmtl.data.dense import normalise, read_dense
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.fit import Fitted, fit, null_problem
-from recmtl.data.labels import Population, label_problems, read_labels, read_weight
+from recmtl.data.labels import Population, Rate, label_problems, read_labels, read_weight
 from recmtl.data.lists import FlatList, alignment_problems, cut, flatten, flatten_weights
 from recmtl.data.mappers import IdFamily, VocabMapper, fits, wrong_family
 from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
 from recmtl.data.scan import Log
 from recmtl.data.split import open_splits
+from recmtl.data.wanted import Want, wanted_columns
 from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
 
@@ -50,7 +52,7 @@ class Encoders:
         bags: list-valued sparse features.
         labels: the columns of `Batch.labels_BK`.
         base_rates: binary task without `product_of` -> weighted positive rate on observed training
-            rows.
+            rows; multiclass task -> weighted share of each class there.
         label_scales: regression task -> weighted mean and standard deviation on observed training
             rows.
         populations: task -> observed training rows and positives among them.
@@ -66,7 +68,7 @@ class Encoders:
         self.single: tuple[str, ...] = fitted.single
         self.bags: tuple[str, ...] = fitted.bags
         self.labels: tuple[str, ...] = fitted.spec.labels
-        self.base_rates: dict[str, float] = fitted.base_rates
+        self.base_rates: dict[str, Rate] = fitted.base_rates
         self.label_scales: dict[str, tuple[float, float]] = fitted.label_scales
         self.populations: dict[str, Population] = fitted.populations
         self.num_rows: int = fitted.num_rows
@@ -97,7 +99,7 @@ class Encoders:
         Raises:
             DataError: see `open_log`, `check_columns` and the rules of the features.
         """
-        log = train if train is not None else open_splits(spec.data, Path(data_dir or ".")).train
+        log = train if train is not None else open_splits(spec, Path(data_dir or ".")).train
         plain = Spec(**{name: getattr(spec, name) for name in Spec.model_fields})
         return cls(fit(plain, log, progress))
 
@@ -117,6 +119,18 @@ class Encoders:
     def columns(self, *, labels: bool) -> list[str]:
         """Columns that `encode` needs."""
         return needed_columns(self.spec, labels=labels)
+
+    def wanted(self, *, labels: bool, keep: Iterable[str] = ()) -> dict[str, Want]:
+        """What `open_log` has to know to read columns as they were when these were fitted.
+
+        Args:
+            labels: whether labels are read, and what metrics need beside them.
+            keep: further columns to be read.
+        """
+        families = {table: mapper.family for table, mapper in self._fitted.mappers.items()}
+        return wanted_columns(
+            self.spec, labels=labels, keep=keep, families=families, lists=self.bags
+        )
 
     @property
     def piece_rows(self) -> int:

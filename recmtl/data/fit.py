@@ -13,7 +13,14 @@ from recmtl.data.columns import needed_columns
 from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.hashing import permutation, splitmix64
-from recmtl.data.labels import LabelCounts, Population, label_problems, read_labels, read_weight
+from recmtl.data.labels import (
+    LabelCounts,
+    Population,
+    Rate,
+    label_problems,
+    read_labels,
+    read_weight,
+)
 from recmtl.data.lists import alignment_problems, cut, flatten, flatten_weights
 from recmtl.data.mappers import (
     BucketMapper,
@@ -50,7 +57,7 @@ class Fitted:
     bags: tuple[str, ...]
     mean_lengths: dict[str, float]
     """List column -> mean number of items of a row, after the cut to `max_len`."""
-    base_rates: dict[str, float]
+    base_rates: dict[str, Rate]
     label_scales: dict[str, tuple[float, float]]
     populations: dict[str, Population]
     num_rows: int

@@ -16,6 +16,7 @@ from recmtl.spec import Spec, Task
 __all__ = [
     "LabelCounts",
     "Population",
+    "Rate",
     "WeightedMoments",
     "label_problems",
     "read_labels",
@@ -23,12 +24,16 @@ __all__ = [
 ]
 
 
+Rate = float | tuple[float, ...]
+"""Share of positives, or of each class of a multiclass task."""
+
+
 class Population(NamedTuple):
     """Training rows on which a task is observed."""
 
     rows: int
     positives: int
-    """Of those, rows whose label is 1 (binary) or above 0 (regression)."""
+    """Of those, rows whose label is 1 (binary) or above 0 (regression, multiclass)."""
 
 
 def read_labels(spec: Spec, frame: pl.DataFrame) -> NDArray[np.float64]:
@@ -46,6 +51,10 @@ def label_problems(
     binary = {t.label for t in spec.tasks if t.kind == "binary"} | {
         t.given for t in spec.tasks if t.given is not None
     }
+    classes: dict[str, int] = {}
+    for task in spec.tasks:
+        if task.classes is not None:
+            classes[task.label] = min(task.classes, classes.get(task.label, task.classes))
     problems = []
     for label_B, column in zip(labels_KB, spec.labels, strict=True):
         known_B = ~np.isnan(label_B)
@@ -62,10 +71,24 @@ def label_problems(
                     "`kind: regression`."
                 )
                 problems.append(Problem(column, "binary", len(wrong), text))
+        elif column in classes:
+            wrong = label_B[known_B & ~_is_class(label_B, classes[column])]
+            if len(wrong):
+                text = (
+                    f"labels are no class from 0 to {classes[column] - 1} (for example "
+                    f"{', '.join(f'{value:g}' for value in np.unique(wrong[:1000])[:3])}). Number "
+                    "the classes from 0 on, or raise `classes`."
+                )
+                problems.append(Problem(column, "classes", len(wrong), text))
         elif num_inf := int((np.abs(label_B) > LARGEST).sum()):
             text = "labels are infinite or too large for a float32. Repair the column."
             problems.append(Problem(column, "inf", num_inf, text))
     return problems
+
+
+def _is_class(label_B: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
+    """Whether each label is a whole number from 0 on, below the number of classes."""
+    return (label_B >= 0) & (label_B < classes) & (label_B == np.floor(label_B))
 
 
 def read_weight(spec: Spec, frame: pl.DataFrame) -> tuple[NDArray[np.float64], list[Problem]]:
@@ -112,6 +135,7 @@ class LabelCounts:
         self.rows = dict.fromkeys(self.moments, 0)
         self.positives = dict.fromkeys(self.moments, 0)
         self.ranges = {task.name: DenseFit() for task in spec.tasks}
+        self.classes = {t.name: np.zeros(t.classes) for t in spec.tasks if t.classes is not None}
         self.impossible = dict.fromkeys(self.moments, 0)
 
     def add(self, labels_KB: NDArray[np.float64], weight_B: NDArray[np.float64]) -> None:
@@ -130,6 +154,10 @@ class LabelCounts:
             self.positives[task.name] += int((seen > 0).sum())
             self.moments[task.name].add(seen, weight_B[observed_B])
             self.ranges[task.name].add(seen)
+            if task.classes is not None:
+                is_class_B = observed_B & _is_class(label_B, task.classes)  # others are problems
+                class_B = label_B[is_class_B].astype(np.int64)
+                self.classes[task.name] += np.bincount(class_B, weight_B[is_class_B], task.classes)
 
     def problems(self, where: str) -> list[str]:
         """Contradictions, and tasks that no row observes, each after the place."""
@@ -153,15 +181,19 @@ class LabelCounts:
         """Observed rows and positives of every task."""
         return {name: Population(rows, self.positives[name]) for name, rows in self.rows.items()}
 
-    def base_rates(self) -> dict[str, float]:
+    def base_rates(self) -> dict[str, Rate]:
         """Weighted positive rate of every binary task without `product_of`.
 
-        Kept at least half a row away from 0 and 1, so that it has a logit.
+        Kept at least half a row away from 0 and 1, so that it has a logit. The share of each class
+        of a multiclass task, with at least half a row for each.
         """
-        rates = {}
+        rates: dict[str, Rate] = {}
         for task in self._heads("binary"):
             margin = 0.5 / self.rows[task.name]
             rates[task.name] = min(max(self.moments[task.name].mean, margin), 1.0 - margin)
+        for name, weight_C in self.classes.items():
+            share_C = np.maximum(weight_C / weight_C.sum(), 0.5 / self.rows[name])
+            rates[name] = tuple((share_C / share_C.sum()).tolist())
         return rates
 
     def label_scales(self) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from recmtl._files import atomic_folder, sha256_of, write_json
 from recmtl.data.dense import DenseScale
 from recmtl.data.fit import Fitted
-from recmtl.data.labels import Population
+from recmtl.data.labels import Population, Rate
 from recmtl.data.mappers import BucketMapper, HashMapper, Mapper, VocabMapper
 from recmtl.data.vocab import Vocabulary
 from recmtl.errors import CheckpointError
@@ -119,11 +119,15 @@ def _restore(state: dict[str, Any], folder: Path) -> Fitted:
         single=tuple(state["single"]),
         bags=tuple(state["bags"]),
         mean_lengths=state["mean_lengths"],
-        base_rates=state["base_rates"],
+        base_rates={name: _rate(rate) for name, rate in state["base_rates"].items()},
         label_scales={name: (mean, std) for name, (mean, std) in state["label_scales"].items()},
         populations={name: Population(*counts) for name, counts in state["populations"].items()},
         num_rows=state["num_rows"],
     )
+
+
+def _rate(rate: float | list[float]) -> Rate:
+    return tuple(rate) if isinstance(rate, list) else rate
 
 
 def _restore_table(table: dict[str, Any], folder: Path) -> Mapper:

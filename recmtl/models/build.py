@@ -40,8 +40,8 @@ class FittedEncoders(Protocol):
         """Columns of `Batch.labels_BK`."""
 
     @property
-    def base_rates(self) -> Mapping[str, float]:
-        """Binary task -> positive rate where it is observed."""
+    def base_rates(self) -> Mapping[str, float | tuple[float, ...]]:
+        """Binary task -> positive rate where it is observed; multiclass task -> each class's."""
 
     @property
     def label_scales(self) -> Mapping[str, tuple[float, float]]:
@@ -75,7 +75,7 @@ def build_net(
         )
         slots = task_slots_of(spec)
         tower = build_tower(tower_config, in_dim=inputs.dims, tasks=slots)
-    heads = {task.name for task in spec.tasks if not task.product_of and task.kind == "binary"}
+    heads = {task.name for task in spec.tasks if not task.product_of and task.kind != "regression"}
     tower.set_base_rates(
         {name: rate for name, rate in encoders.base_rates.items() if name in heads}
     )
@@ -93,7 +93,9 @@ def input_dims(spec: Spec, tower_config: TowerConfig, tables: Layout) -> int | I
 
 def task_slots_of(spec: Spec) -> tuple[TaskSlot, ...]:
     """One slot for each head: each task that is no product of others, in the order of the spec."""
-    return tuple(TaskSlot(task.name) for task in spec.tasks if not task.product_of)
+    return tuple(
+        TaskSlot(task.name, outputs=task.classes or 1) for task in spec.tasks if not task.product_of
+    )
 
 
 def build_tasks(
@@ -115,6 +117,7 @@ def build_tasks(
                 name=task.name,
                 label=task.label,
                 kind=task.kind,
+                classes=task.classes,
                 given=task.given,
                 product_of=task.product_of or (),
                 weight=task.weight,
