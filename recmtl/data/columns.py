@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import polars as pl
@@ -33,31 +33,47 @@ def needed_columns(spec: Spec, *, labels: bool) -> list[str]:
 
 
 def column_problems(
-    where: str, schema: Mapping[str, pl.DataType], spec: Spec, *, labels: bool
+    where: str,
+    schema: Mapping[str, pl.DataType],
+    spec: Spec,
+    *,
+    labels: bool,
+    why: Callable[[str, str], list[str]] | None = None,
 ) -> list[str]:
-    """One sentence for each column that is missing or of a type that cannot be used."""
+    """One sentence for each column that is missing or of a type that cannot be used.
+
+    Args:
+        where: what has the columns, for messages.
+        schema: the columns.
+        spec: what is needed.
+        labels: also labels, conditions, sample weight, group and segments.
+        why: says why a column is missing that is needed in some role.
+    """
     problems: list[str] = []
+    missing = why or (
+        lambda column, role: [
+            f"{where}: column `{column}` ({role}) is missing.{suggest(column, schema)}"
+        ]
+    )
+
+    def lacking(need: _Need) -> list[str]:
+        return [] if need.column in schema else missing(need.column, need.role)
+
     for feature in spec.features:
-        problems += _missing(where, schema, _Need(feature.name, f"feature `{feature.name}`"))
+        problems += lacking(_Need(feature.name, f"feature `{feature.name}`"))
         if feature.name in schema:
             problems += _feature_problems(where, schema, feature, spec)
+        if isinstance(feature, SparseFeature) and feature.weights is not None:
+            problems += lacking(_Need(feature.weights, f"weights of feature `{feature.name}`"))
     if labels:
         needs = _label_needs(spec)
         first_roles = {need.column: need for need, _ in reversed(needs)}
         for need in reversed(first_roles.values()):
-            problems += _missing(where, schema, need)
+            problems += lacking(need)
         for need, kinds in needs:
             if need.column in schema:
                 problems += _type_problems(where, need, schema[need.column], kinds)
     return list(dict.fromkeys(problems))
-
-
-def _missing(where: str, schema: Mapping[str, pl.DataType], need: _Need) -> list[str]:
-    if need.column in schema:
-        return []
-    return [
-        f"{where}: column `{need.column}` ({need.role}) is missing.{suggest(need.column, schema)}"
-    ]
 
 
 def _feature_problems(
@@ -70,10 +86,12 @@ def _feature_problems(
     column = f"{where}: column `{feature.name}` is {dtype}"
     if isinstance(feature, DenseFeature):
         if is_list(dtype) or family(dtype) not in ("int", "float", "null"):
-            return [
-                f"{column}, the spec says dense (Float32). Write it as a number, or declare it "
-                "sparse."
-            ]
+            remedy = (
+                "Write it as a number, such as seconds."
+                if dtype.is_temporal()
+                else "Write it as a number, or declare it sparse."
+            )
+            return [f"{column}, the spec says dense (Float32). {remedy}"]
         return []
     if isinstance(feature, SequenceFeature) and not is_list(dtype):
         return [
@@ -91,6 +109,8 @@ def _feature_problems(
 def _id_problems(
     column: str, feature: SparseFeature | SequenceFeature, dtype: pl.DataType, spec: Spec
 ) -> list[str]:
+    if is_list(inner(dtype)):
+        return [f"{column}: a list of lists. Write one list of ids a row."]
     kind = family(inner(dtype))
     owner = spec.table_owner(spec.table_of(feature))
     if owner.buckets is not None:
@@ -105,11 +125,16 @@ def _id_problems(
         )
     if kind == "float":
         return [
-            f"{column}, but ids are integers or strings. Cast it to Int64 (nulls may stay), or use "
-            "`buckets`."
+            f"{column}, but ids are integers or strings: as a float an id loses digits. Cast it to "
+            "Int64 (nulls may stay), or use `buckets`."
         ]
     if kind == "other":
-        return [f"{column}, but ids are integers, strings or categories. Cast it to one of them."]
+        remedy = "Cast it to one of them."
+        if isinstance(inner(dtype), pl.Struct):
+            remedy = "Write each of its fields as a column, and name these as features."
+        elif inner(dtype).is_temporal():
+            remedy = "Write what the model shall see of it, such as the hour or the weekday."
+        return [f"{column}, but ids are integers, strings or categories. {remedy}"]
     return []
 
 
@@ -123,9 +148,7 @@ def _weights_problems(
             "`weights` "
             f"(`{feature.weights}`). Remove `weights`, or write it as a list column."
         ]
-    problems = _missing(
-        where, schema, _Need(feature.weights, f"weights of feature `{feature.name}`")
-    )
+    problems = []
     dtype = schema.get(feature.weights)
     if dtype is not None and not (
         is_list(dtype) and family(inner(dtype)) in ("int", "float", "null")

@@ -9,7 +9,8 @@ import polars as pl
 __all__ = ["Family", "common", "family", "inner", "is_list", "normal"]
 
 Family = Literal["int", "string", "float", "null", "other"]
-"""Integers and booleans; strings and categories; floats and decimals; only nulls; all else."""
+"""Integers, booleans and decimals without places; strings and categories; floats and decimals with
+places; only nulls; all else."""
 
 
 def is_list(dtype: pl.DataType) -> bool:
@@ -40,7 +41,7 @@ def family(dtype: pl.DataType) -> Family:
         >>> family(pl.UInt8()), family(pl.Categorical()), family(pl.Float32()), family(pl.Date())
         ('int', 'string', 'float', 'other')
     """
-    if dtype.is_integer() or isinstance(dtype, pl.Boolean):
+    if dtype.is_integer() or isinstance(dtype, pl.Boolean) or _is_whole(dtype):
         return "int"
     if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
         return "string"
@@ -68,11 +69,18 @@ def normal(dtype: pl.DataType) -> pl.DataType:
     return dtype
 
 
-def common(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
+def common(first: pl.DataType, second: pl.DataType, *, numbers: bool = False) -> pl.DataType | None:
     """The type that holds the columns of two files, or None where they are different things.
 
-    Integers of any width go together (as the wider one, at most Int64 if one is signed), and so do
-    floats; a column of nothing but nulls goes with anything.
+    Integers of any width go together (as the wider one, at most Int64 if one is signed), booleans
+    with them as 0 and 1, and floats; decimals of equally many places; times of several units, and
+    of several time zones as instants; a column of nothing but nulls goes with anything.
+
+    Args:
+        first: a type.
+        second: another one.
+        numbers: whether nothing but the number counts: then integers, floats and decimals go
+            together as Float64.
 
     Example:
         >>> common(pl.Int8(), pl.Int32()), common(pl.UInt8(), pl.Int8())
@@ -85,16 +93,60 @@ def common(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
         return first
     if isinstance(first, pl.Null):
         return second
-    if first.is_integer() and second.is_integer():
-        return _wider(first, second)
+    if isinstance(first, pl.List) and isinstance(second, pl.List):
+        item = common(first.inner, second.inner, numbers=numbers)  # type: ignore[arg-type]
+        return None if item is None else pl.List(item)
+    families = {family(first), family(second)}
+    if families == {"int"}:
+        return _common_integer(first, second)
     if first.is_float() and second.is_float():
         return pl.Float64()
-    if isinstance(first, pl.List) and isinstance(second, pl.List):
-        item = common(first.inner, second.inner)  # type: ignore[arg-type]
-        return None if item is None else pl.List(item)
-    return None
+    if isinstance(first, pl.Decimal) and isinstance(second, pl.Decimal):
+        same = first.scale == second.scale
+        return _longer(first, second) if same else pl.Float64() if numbers else None
+    if families <= {"int", "float"}:
+        return pl.Float64() if numbers else None
+    return _common_time(first, second)
 
 
+def _common_integer(first: pl.DataType, second: pl.DataType) -> pl.DataType:
+    if isinstance(first, pl.Boolean):
+        return second
+    if isinstance(second, pl.Boolean):
+        return first
+    if isinstance(first, pl.Decimal) and isinstance(second, pl.Decimal):
+        return _longer(first, second)
+    if _is_whole(first) or _is_whole(second):
+        return pl.Int64()
+    return _wider(first, second)
+
+
+def _longer(first: pl.Decimal, second: pl.Decimal) -> pl.Decimal:
+    return first if first.precision > second.precision else second
+
+
+def _common_time(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
+    if isinstance(first, pl.Duration) and isinstance(second, pl.Duration):
+        return pl.Duration(_finer(first.time_unit, second.time_unit))
+    if not (isinstance(first, pl.Datetime) and isinstance(second, pl.Datetime)):
+        return None
+    zones = {first.time_zone, second.time_zone}
+    if len(zones) == 2 and None in zones:
+        return None
+    zone = first.time_zone if len(zones) == 1 else "UTC"
+    return pl.Datetime(_finer(first.time_unit, second.time_unit), zone)
+
+
+def _finer(first: TimeUnit, second: TimeUnit) -> TimeUnit:
+    return first if _UNITS.index(first) > _UNITS.index(second) else second
+
+
+def _is_whole(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Decimal) and dtype.scale == 0
+
+
+TimeUnit = Literal["ms", "us", "ns"]
+_UNITS: tuple[TimeUnit, ...] = ("ms", "us", "ns")
 _SIGNED = (pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64())
 _UNSIGNED = (pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64())
 

@@ -1,4 +1,4 @@
-"""Parquet files of a log: found, opened, and made to agree on their columns."""
+"""Files of a log: found by a path, and the footer of a Parquet file."""
 
 from __future__ import annotations
 
@@ -6,62 +6,145 @@ import glob as globbing
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recmtl._checks import suggest
-from recmtl.data.dtypes import common, normal
+from recmtl.data.dtypes import normal
 from recmtl.errors import DataError
 
-__all__ = ["LogFile", "find_files", "first_line", "merge_schemas", "open_file", "scan_file"]
+__all__ = ["LogFile", "ParquetFile", "find_files", "first_line", "is_csv", "open_parquet"]
+
+_PACKED = (".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".csv.zip")
 
 
-class LogFile(NamedTuple):
-    """A file and what its footer says."""
+class LogFile(Protocol):
+    """A file whose rows can be read by their numbers."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Its columns, in the types in which they are read."""
+
+    @property
+    def group_rows(self) -> tuple[int, ...]:
+        """Rows of each piece that is best read together."""
+
+    @property
+    def digest(self) -> str:
+        """What its content is known by."""
+
+    def read(self, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
+        """Rows `low` to `high` (exclusive) of the file."""
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows, lazily."""
+
+
+class ParquetFile(NamedTuple):
+    """A Parquet file and what its footer says."""
 
     path: Path
     schema: dict[str, pl.DataType]
     group_rows: tuple[int, ...]
     digest: str
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of all row groups."""
-        return sum(self.group_rows)
+    def read(self, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
+        """Rows `low` to `high` (exclusive); of the row groups around them only these are read."""
+        try:
+            return self.scan().select(columns).slice(low, high - low).collect()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise DataError(
+                f"{self.path}: the file is corrupt or changed while it was read "
+                f"({first_line(error)})."
+            ) from error
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows, lazily; brackets in the file's name are no glob."""
+        return pl.scan_parquet(self.path, glob=False, hive_partitioning=False)
 
 
 def find_files(path: Path) -> list[Path]:
-    """The files that a path names: itself, what is below a folder, or what a glob matches."""
+    """The files that a path names: itself, what is below a folder, or what a glob matches.
+
+    Raises:
+        DataError: there is none, or files of both kinds, or packed ones.
+    """
     if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = sorted(
-            f for f in path.rglob("*.parquet") if f.is_file() and not _hidden(f.relative_to(path))
-        )
-        if not found:
-            raise DataError(f"{path}: no `*.parquet` file is in this folder.")
-        return found
-    if globbing.has_magic(str(path)):
-        found = sorted(
-            f for f in map(Path, globbing.glob(str(path), recursive=True)) if f.is_file()
-        )
-        if not found:
-            raise DataError(f"{path}: no file matches this glob.")
-        return found
-    near = (
-        suggest(path.name, [f.name for f in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        found = [path]
+    elif path.is_dir():
+        found = _in_folder(path)
+    elif globbing.has_magic(str(path)):
+        found = _of_glob(path)
+    else:
+        siblings = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path}: there is no such file or folder.{suggest(path.name, siblings)}")
+    _require_one_kind(path, found)
+    return found
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file is read as CSV: its name says so."""
+    return path.suffix.lower() == ".csv"
+
+
+def _in_folder(path: Path) -> list[Path]:
+    endings = (".parquet", ".csv", *_PACKED)
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.name.lower().endswith(endings)
+        and not _hidden(file.relative_to(path))
+        and file.is_file()
     )
-    raise DataError(f"{path}: there is no such file or folder.{near}")
+    if not found:
+        raise DataError(f"{path}: no `*.parquet` and no `*.csv` file is in this folder.")
+    return found
+
+
+def _of_glob(path: Path) -> list[Path]:
+    """What the glob matches, without names like `_SUCCESS` that only its wildcards reach."""
+    parts = {part for part in path.parts if not globbing.has_magic(part)}
+    wild = any(part.startswith("_") for part in path.parts if globbing.has_magic(part))
+    found = sorted(
+        file
+        for file in map(Path, globbing.glob(str(path), recursive=True))
+        if file.is_file()
+        and (wild or not _hidden(Path(*(part for part in file.parts if part not in parts))))
+    )
+    if not found:
+        raise DataError(f"{path}: no file matches this glob.")
+    return found
+
+
+def _require_one_kind(path: Path, files: Sequence[Path]) -> None:
+    packed = [file for file in files if file.name.lower().endswith(_PACKED)]
+    if packed:
+        more = f" (and {len(packed) - 1:,} more)" if len(packed) > 1 else ""
+        raise DataError(
+            f"{packed[0]}{more}: a packed CSV cannot be read from the middle. Unpack it, or write "
+            "the log as Parquet."
+        )
+    csv = [file for file in files if is_csv(file)]
+    if csv and len(csv) < len(files):
+        other = next(file for file in files if not is_csv(file))
+        raise DataError(
+            f"{path}: holds CSV ({csv[0]}) and Parquet ({other}). A log is of one kind: move one "
+            "of them away, or name the files by a glob."
+        )
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def open_file(path: Path) -> LogFile:
+def open_parquet(path: Path) -> ParquetFile:
     """Read a file's footer.
 
     Raises:
@@ -85,12 +168,12 @@ def open_file(path: Path) -> LogFile:
         what = (
             "a truncated Parquet file: its end is missing. Copy it again."
             if head == b"PAR1"
-            else "no Parquet file."
+            else "no Parquet file. Is it CSV? Then its name must end with `.csv`."
         )
         raise DataError(f"{path}: this is {what}")
     try:
         metadata = pq.read_metadata(path)
-        schema = {name: normal(dtype) for name, dtype in scan_file(path).collect_schema().items()}
+        found = ParquetFile(path, {}, (), "").scan().collect_schema()
     except (
         pa.ArrowException,
         pl.exceptions.PolarsError,
@@ -98,41 +181,9 @@ def open_file(path: Path) -> LogFile:
         OSError,
     ) as error:
         raise DataError(f"{path}: the Parquet footer is corrupt ({first_line(error)}).") from error
-    if metadata.num_rows == 0:
-        raise DataError(f"{path}: the file has no rows. Delete it, or write rows to it.")
+    schema = {name: normal(dtype) for name, dtype in found.items()}
     group_rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    return LogFile(path, schema, group_rows, f"{size} {digest}")
-
-
-def merge_schemas(parts: Sequence[LogFile]) -> pl.Schema:
-    """The columns of all files, in the first one's order."""
-    first = parts[0]
-    merged = dict(first.schema)
-    problems: list[str] = []
-    for part in parts[1:]:
-        for one, other in ((first, part), (part, first)):
-            problems += [
-                f"{other.path}: column `{name}` is missing, {one.path} has it."
-                for name in one.schema.keys() - other.schema.keys()
-            ]
-        for name in first.schema.keys() & part.schema.keys():
-            dtype = common(merged[name], part.schema[name])
-            if dtype is None:
-                problems.append(
-                    f"{part.path}: column `{name}` is {part.schema[name]}, in {first.path} it is "
-                    f"{first.schema[name]}. "
-                    "Write it in one type."
-                )
-            else:
-                merged[name] = dtype
-    if problems:
-        raise DataError.all_of(sorted(set(problems)))
-    return pl.Schema(merged)
-
-
-def scan_file(path: Path) -> pl.LazyFrame:
-    """One file, lazily; brackets in its name are no glob."""
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    return ParquetFile(path, schema, group_rows, f"{size} {digest}")
 
 
 def first_line(error: BaseException) -> str:

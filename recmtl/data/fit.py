@@ -165,7 +165,7 @@ class _Run:
         if num_nulls and feature.nulls == "error":
             self.tally.add([null_problem(feature.name, num_nulls)])
         owner = self.spec.table_owner(self.spec.table_of(feature))
-        if owner.buckets is None and values.dtype == pl.UInt64:
+        if owner.buckets is None and (values.dtype == pl.UInt64 or values.dtype.is_decimal()):
             as_int64(values)  # says what does not fit before anything is trained
         if feature.name in self.counters:
             if feature.name in self.items and is_list(column.dtype):

@@ -1,10 +1,10 @@
-"""Parquet files as one table: rows have numbers, from 0 in file order, and are read by them."""
+"""Files as one table: rows have numbers, from 0 in file order, and are read by them."""
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -16,14 +16,17 @@ import polars as pl
 
 from recmtl._checks import suggest
 from recmtl.data.columns import column_problems
+from recmtl.data.csv_file import open_csv
+from recmtl.data.drift import Merged, merge_schemas
 from recmtl.data.files import (
     LogFile,
+    ParquetFile,
     find_files,
     first_line,
-    merge_schemas,
-    open_file,
-    scan_file,
+    is_csv,
+    open_parquet,
 )
+from recmtl.data.wanted import Want
 from recmtl.errors import DataError
 from recmtl.spec import Spec
 
@@ -66,23 +69,24 @@ class _Piece(NamedTuple):
 
 
 class Log:
-    """Some Parquet files as one table, of which a filter may keep a part. `open_log` opens one.
+    """Some files as one table, of which a filter may keep a part. `open_log` opens one.
 
     Attributes:
         name: what it was opened as, for messages.
-        schema: every column, in the type in which it is read: categories as strings, integers of
-            several widths as the widest.
+        schema: every column that all files have, in the type in which it is read: categories as
+            strings, integers of several widths as the widest.
     """
 
     def __init__(
         self,
         name: str,
         parts: tuple[LogFile, ...],
-        schema: pl.Schema,
+        columns: Merged,
         row_filter: RowFilter | None = None,
     ) -> None:
         self.name = name
-        self.schema = schema
+        self.schema = columns.schema
+        self._columns = columns
         self._parts = parts
         self._filter = row_filter
         self._pieces = tuple(_pieces(parts, row_filter))
@@ -92,6 +96,11 @@ class Log:
     def files(self) -> tuple[Path, ...]:
         """The files, in order."""
         return tuple(part.path for part in self._parts)
+
+    @property
+    def empty_files(self) -> tuple[Path, ...]:
+        """Files without rows; nothing is asked of their columns."""
+        return tuple(part.path for part in self._parts if not sum(part.group_rows))
 
     @property
     def num_rows(self) -> int:
@@ -107,14 +116,14 @@ class Log:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the files' names, sizes and footers, and the filter's words."""
+        """sha256 over the files' names and digests (CSV: of all bytes), and the filter's words."""
         words = [f"{part.path.name}\n{part.digest}" for part in self._parts]
         words += [] if self._filter is None else [self._filter.words]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
     def filtered(self, row_filter: RowFilter) -> Log:
         """The rows of this log that `row_filter` keeps, numbered anew."""
-        return Log(self.name, self._parts, self.schema, row_filter)
+        return Log(self.name, self._parts, self._columns, row_filter)
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> pl.DataFrame:
         """Rows `start` to `stop` (exclusive, cut to the log); no other row group is read."""
@@ -133,10 +142,13 @@ class Log:
         """All rows, in order, as a lazy frame."""
         wanted = list(self.schema) if columns is None else list(columns)
         self._require(wanted)
-        scans = [scan_file(part.path) for part in self._parts]
+        scans = [part.scan() for part in self._parts if sum(part.group_rows)]
         if self._filter is not None:
             # The predicate sees columns in the types of the schema, as the split did.
-            scans = [scan.cast(self.schema).filter(self._filter.predicate) for scan in scans]
+            scans = [
+                scan.select(list(self.schema)).cast(self.schema).filter(self._filter.predicate)
+                for scan in scans
+            ]
         return pl.concat([s.select(pl.col(c).cast(self.schema[c]) for c in wanted) for s in scans])
 
     def column_by_file(self, column: str) -> Iterator[pl.Series]:
@@ -144,14 +156,21 @@ class Log:
         assert self._filter is None
         self._require([column])
         for number, part in enumerate(self._parts):
-            yield self._read(number, [column], 0, part.num_rows).to_series()
+            rows = sum(part.group_rows)
+            empty = pl.Series(column, [], self.schema[column])
+            yield self._read(number, [column], 0, rows).to_series() if rows else empty
 
     def _require(self, columns: Sequence[str]) -> None:
         missing = [c for c in columns if c not in self.schema]
         if missing:
-            raise DataError.all_of(
-                [f"{self.name}: column `{c}` is missing.{suggest(c, self.schema)}" for c in missing]
-            )
+            raise DataError.all_of([text for c in missing for text in self.why_missing(c)])
+
+    def why_missing(self, column: str, role: str | None = None) -> list[str]:
+        """Why the schema lacks a column: files differ in it, or none has it."""
+        if column in self._columns.unread:
+            return self._columns.unread[column]
+        words = f"column `{column}`" if role is None else f"column `{column}` ({role})"
+        return [f"{self.name}: {words} is missing.{suggest(column, self.schema)}"]
 
     def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """File number and range of its rows, one for each file that holds some of the rows."""
@@ -178,12 +197,7 @@ class Log:
 
     def _read(self, file: int, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
         path = self._parts[file].path
-        try:
-            frame = scan_file(path).select(columns).slice(low, high - low).collect()
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            raise DataError(
-                f"{path}: the file is corrupt or changed while it was read ({first_line(error)})."
-            ) from error
+        frame = self._parts[file].read(columns, low, high)
         if len(frame) != high - low:
             raise DataError(
                 f"{path}: {high - low} rows were expected at row {low}, {len(frame)} are there: it "
@@ -199,29 +213,46 @@ class Log:
             raise DataError(f"{path}: {first_line(error)}.") from error
 
 
-def open_log(path: str | Path, *, base: Path | None = None) -> Log:
-    """Open Parquet files as one table.
+def open_log(
+    path: str | Path, *, base: Path | None = None, columns: Mapping[str, Want] | None = None
+) -> Log:
+    """Open Parquet or CSV files as one table.
 
     Args:
-        path: a file, a folder (every `*.parquet` below it, sorted; names that begin with `.` or `_`
-            are left out), or a glob.
+        path: a file, a folder (every `*.parquet`, or every `*.csv`, below it, sorted; names that
+            begin with `.` or `_` are left out), or a glob.
         base: what a relative `path` is relative to (default: the working directory).
+        columns: what will be read, and as what (see `wanted_columns`); other columns may differ
+            between files. CSV is read once to the end: each of these columns is checked in every
+            row. Without it, the types of CSV columns are guessed from all rows.
 
     Raises:
-        DataError: no file; a file that is empty, truncated, corrupt or no Parquet; columns that
-            differ between files.
+        DataError: no file; a file that is empty, truncated, corrupt or of another format; no rows;
+            values of CSV that are not what they should be; columns that differ between files.
     """
     files = find_files(Path(path) if base is None else base / path)
-    parts: list[LogFile] = []
+    parts: Sequence[LogFile]
+    parts = open_csv(files, columns) if is_csv(files[0]) else _open_each(files)
+    name = str(files[0] if len(files) == 1 else path)
+    if not any(sum(part.group_rows) for part in parts):
+        what = "the file has no rows"
+        if len(files) > 1:
+            what = f"none of {len(files):,} files has rows"
+        raise DataError(f"{name}: {what}. Write rows to it, or take another path.")
+    return Log(name, tuple(parts), merge_schemas(parts, columns or {}))
+
+
+def _open_each(files: Sequence[Path]) -> list[ParquetFile]:
+    parts: list[ParquetFile] = []
     problems: list[str] = []
     for file in files:
         try:
-            parts.append(open_file(file))
+            parts.append(open_parquet(file))
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError.all_of(problems)
-    return Log(str(files[0] if len(files) == 1 else path), tuple(parts), merge_schemas(parts))
+    return parts
 
 
 def check_columns(log: Log, spec: Spec, *, labels: bool) -> None:
@@ -235,7 +266,7 @@ def check_columns(log: Log, spec: Spec, *, labels: bool) -> None:
     Raises:
         DataError: all problems, one a line.
     """
-    problems = column_problems(log.name, log.schema, spec, labels=labels)
+    problems = column_problems(log.name, log.schema, spec, labels=labels, why=log.why_missing)
     if problems:
         raise DataError.all_of(problems)
 

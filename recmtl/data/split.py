@@ -12,12 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recmtl._checks import suggest
-from recmtl.data.dtypes import family, is_list
+from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.hashing import combine, splitmix64, xxh3_64
 from recmtl.data.scan import Log, RowFilter, open_log
 from recmtl.data.vocab import as_int64
+from recmtl.data.wanted import wanted_columns
 from recmtl.errors import DataError
-from recmtl.spec import DataSpec, SplitByKey, SplitByTime
+from recmtl.spec import DataSpec, Spec, SplitByKey, SplitByTime
 
 __all__ = ["Splits", "open_splits"]
 
@@ -37,7 +38,7 @@ class Splits(NamedTuple):
         return "-".join(log.fingerprint for log in self if log is not None)
 
 
-def open_splits(data: DataSpec, data_dir: Path) -> Splits:
+def open_splits(spec: Spec | DataSpec, data_dir: Path) -> Splits:
     """Open training and validation rows.
 
     * A file, glob or folder in `valid`: those rows.
@@ -48,21 +49,32 @@ def open_splits(data: DataSpec, data_dir: Path) -> Splits:
       than f.
 
     Args:
-        data: paths and split.
+        spec: paths and split, and what is read of the rows; of `data` alone, all columns are, as
+            what they are.
         data_dir: what relative paths are relative to.
 
     Raises:
         DataError: see `open_log`; a column of the split that is missing or unusable; a part that
             would be empty.
     """
-    log = open_log(data.train, base=data_dir)
+    data = spec if isinstance(spec, DataSpec) else spec.data
+    columns = None if isinstance(spec, DataSpec) else wanted_columns(spec, labels=True)
+    log = open_log(data.train, base=data_dir, columns=columns)
     if data.valid is None:
         return Splits(log, None)
     if isinstance(data.valid, str):
-        return Splits(log, open_log(data.valid, base=data_dir))
+        if isinstance(spec, Spec):
+            columns = wanted_columns(spec, labels=True, families=_families(spec, log))
+        return Splits(log, open_log(data.valid, base=data_dir, columns=columns))
     if isinstance(data.valid, SplitByKey):
         return _by_key(log, data.valid)
     return _by_time(log, data.valid)
+
+
+def _families(spec: Spec, log: Log) -> dict[str, str]:
+    """Whether the ids of each table are integers or strings in a log."""
+    owners = [table for table in spec.tables if table in log.schema]
+    return {table: family(inner(log.schema[table])) for table in owners}
 
 
 def _by_key(log: Log, split: SplitByKey) -> Splits:
@@ -103,14 +115,19 @@ def _by_time(log: Log, split: SplitByTime) -> Splits:
             "Repair it."
         )
     num_last = max(1, math.ceil(split.last * len(times)))
-    order = times.to_physical().to_numpy()
-    border = times[int(np.argpartition(order, len(order) - num_last)[len(order) - num_last])]
+    order = _as_number(times).to_numpy()
+    border = order[np.argpartition(order, len(order) - num_last)[len(order) - num_last]]
 
     def validates(values: pl.Series) -> pl.Series:
-        chosen: pl.Series = values >= border
+        chosen: pl.Series = _as_number(values) >= border
         return chosen
 
     return _split(log, split.by, columns, validates, f"last {split.last!r} by {split.by}")
+
+
+def _as_number(times: pl.Series) -> pl.Series:
+    """Times as they are stored: to the nanosecond, and as instants."""
+    return times.cast(pl.Float64) if times.dtype.is_decimal() else times.to_physical()
 
 
 def _kind(log: Log, column: str) -> str:

@@ -37,7 +37,7 @@ def examine(
     try:
         config = load_spec(spec, overrides)
         findings += optimizer_findings(config)
-        splits = open_splits(config.data, Path(data) if data is not None else Path(spec).parent)
+        splits = open_splits(config, Path(data) if data is not None else Path(spec).parent)
         findings += _examine_data(config, splits)
     except RecMTLError as error:
         findings += from_error(error)

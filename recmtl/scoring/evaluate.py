@@ -49,7 +49,7 @@ def evaluate(
     segments = config.data.segments
     wanted = [column for column in (config.data.group_by, *segments) if column is not None]
     if isinstance(data, str | Path):
-        log = open_log(data)
+        log = open_log(data, columns=scorer.encoders.wanted(labels=True, keep=wanted))
         check_columns(log, config, labels=True)
         _require(wanted, list(log.schema), str(data))
         aside = log.lazy(list(dict.fromkeys(wanted))).collect() if wanted else pl.DataFrame()

@@ -48,7 +48,7 @@ class ClickLogDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the files and check their columns; on every process, once."""
         if self.splits is None:
-            splits = open_splits(self.config.data, self.data_dir)
+            splits = open_splits(self.config, self.data_dir)
             for log in splits:
                 if log is not None:
                     check_columns(log, self.config, labels=True)
@@ -87,7 +87,7 @@ class ClickLogDataModule(pl.LightningDataModule):
             path: file, folder or glob, relative to `data_dir`.
             batch_size: rows of a global batch; it changes no number.
         """
-        log = open_log(path, base=self.data_dir)
+        log = open_log(path, base=self.data_dir, columns=self.encoders.wanted(labels=True))
         check_columns(log, self.config, labels=True)
         return ValidLoader(log, self.encoders, batch_size=batch_size)
 

@@ -42,7 +42,7 @@ def test_columns_that_fit(tmp_path: Path) -> None:
         ("age", pl.String, "`age` is String, but buckets need numbers"),
         ("history", pl.Int64, r"`history` is Int64, the spec says sequence \(a list\)"),
         ("history", pl.List(pl.String), "it shares the table of `item`, which is Int64"),
-        ("history", pl.List(pl.List(pl.Int64)), "ids are integers, strings or categories"),
+        ("history", pl.List(pl.List(pl.Int64)), "a list of lists"),
         ("tags", pl.String, "only lists can have `weights`"),
         ("tag_weights", pl.List(pl.String), "`tag_weights` is .* weights are a list of numbers"),
         ("tag_weights", pl.Float64, "`tag_weights` is .* weights are a list of numbers"),

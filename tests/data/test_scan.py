@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recmtl.data.scan import RowFilter, open_log
+from recmtl.data.wanted import Want
 from recmtl.errors import DataError
 
 
@@ -134,14 +135,21 @@ def test_a_column_of_nulls_goes_with_anything(tmp_path: Path) -> None:
 def test_schema_drift(tmp_path: Path) -> None:
     pl.DataFrame({"x": [1], "y": [1]}).write_parquet(tmp_path / "a.parquet")
     pl.DataFrame({"x": ["1"], "z": [1]}).write_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match="column") as caught:
-        open_log(tmp_path)
     a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
-    assert str(caught.value).splitlines() == [
-        f"{a}: column `z` is missing, {b} has it.",
-        f"{b}: column `x` is String, in {a} it is Int64. Write it in one type.",
+    problems = [
+        f"{b}: column `x` is String, in {a} it is Int64. Write it as integers in every "
+        "file, or as strings in every file.",
         f"{b}: column `y` is missing, {a} has it.",
+        f"{a}: column `z` is missing, {b} has it.",
     ]
+    with pytest.raises(DataError, match="column") as caught:
+        open_log(tmp_path, columns=dict.fromkeys("xyz", Want("any", "column")))
+    assert str(caught.value).splitlines() == problems
+    log = open_log(tmp_path)  # nobody says that they will be read
+    assert log.schema == {}
+    with pytest.raises(DataError, match="column") as caught:
+        log.read(["x", "y", "z"], 0, 2)
+    assert str(caught.value).splitlines() == problems
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -153,7 +161,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file matches this glob"):
         open_log("x*.parquet", base=tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no `\*.parquet` file is in this folder"):
+    with pytest.raises(DataError, match=r"no `\*.parquet` and no `\*.csv` file is in this folder"):
         open_log(tmp_path / "empty")
 
 
