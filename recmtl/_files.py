@@ -1,61 +1,226 @@
-"""Files that appear whole or not at all, and their sha256."""
+"""Files that appear whole or not at all, what killed processes left of them, and their sha256."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_folder", "atomic_path", "sha256_of", "write_json", "write_text"]
+from recmtl.errors import CheckpointError, SpecError
+
+__all__ = [
+    "as_json",
+    "atomic_folder",
+    "atomic_path",
+    "exclusive",
+    "is_leftover",
+    "is_name",
+    "naming",
+    "read_sealed",
+    "recover",
+    "sealed",
+    "sha256_of",
+    "sweep",
+    "sweep_within",
+    "write_json",
+    "write_text",
+]
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,199}")
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_UNTOUCHED_NS = 1
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed and renamed to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+def atomic_path(path: Path, *, tidy: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is flushed and renamed to `path`.
+
+    Args:
+        path: what is to be written.
+        tidy: whether to remove what killed processes left of `path`, once it is there.
+
+    Raises:
+        OSError: it could not be written; the error names `path`.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        with _held(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR):
+            os.utime(temporary, ns=(_UNTOUCHED_NS, _UNTOUCHED_NS))
+            try:
+                yield temporary
+                about = temporary.stat()
+                if about.st_size == 0 and about.st_mtime_ns == _UNTOUCHED_NS:
+                    raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+                _fsync(temporary)
+                os.replace(temporary, path)
+                _fsync(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+    if tidy:
+        sweep(path)
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder; on success it is flushed and takes the place of `folder`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        publish_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def atomic_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a temporary folder; on success it is flushed and takes the place of `folder`.
+
+    Args:
+        folder: what is to be written.
+        replace: whether it may take the place of a folder that holds something.
+
+    Raises:
+        OSError: it could not be written; the error names `folder`.
+    """
+    if folder.is_symlink():
+        folder = folder.resolve()  # the link stays, and what it leads to is replaced
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(folder)
+        temporary.mkdir()
+        with _held(temporary, os.O_RDONLY):
+            try:
+                yield temporary
+                publish_folder(temporary, folder, replace=replace)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    sweep(folder)
 
 
-def publish_folder(temporary: Path, folder: Path) -> None:
-    """Flush every file of a finished temporary folder and rename it to `folder`."""
+def publish_folder(temporary: Path, folder: Path, *, replace: bool = True) -> None:
+    """Flush every file of a finished temporary folder and rename it to `folder`.
+
+    A folder that is there already changes places with it at once, where the file system can do
+    that. Elsewhere it is renamed first: a process killed between the two renames leaves it to
+    `recover`.
+    """
     for file in temporary.rglob("*"):
         if file.is_file():
             _fsync(file)
     _fsync(temporary)
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-        os.replace(folder, old)
-        os.replace(temporary, folder)
+    if replace and folder.exists():
+        if _exchange(temporary, folder):
+            old = temporary
+        else:
+            old = folder.with_name(_temporary(folder).name.removesuffix("tmp") + "old")
+            os.replace(folder, old)
+            os.replace(temporary, folder)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.replace(temporary, folder)
+        os.rename(temporary, folder)
     _fsync(folder.parent)
+
+
+def recover(path: Path) -> bool:
+    """Put a folder back that a process killed while replacing it had renamed; whether it did."""
+    if path.exists() or not path.parent.is_dir():
+        return False
+    for found in sorted(path.parent.iterdir()):
+        about = _LEFTOVER.fullmatch(found.name)
+        if about is not None and about["kind"] == "old" and about["name"] == path.name:
+            with suppress(OSError):
+                os.rename(found, path)
+                return True
+    return False
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left of `path`; what a living one still writes stays."""
+    if not path.exists():
+        return  # what is left may be all that there is
+    for found in list(path.parent.iterdir()):
+        if is_leftover(found.name, path.name) and _is_abandoned(found):
+            with suppress(OSError):
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+
+def sweep_within(folder: Path) -> None:
+    """Remove what killed processes left of anything in a folder, at any depth."""
+    for found in list(folder.rglob(".*")):
+        if is_leftover(found.name) and _is_abandoned(found):
+            with suppress(OSError):
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+
+def is_leftover(name: str, of: str | None = None) -> bool:
+    """Whether a name is one that these functions give a file or folder on its way.
+
+    Args:
+        name: name of a file or folder.
+        of: what it is on the way to (default: anything).
+
+    Example:
+        >>> is_leftover(".run.0a1b2c3d.tmp", "run"), is_leftover(".run.backup.tmp", "run")
+        (True, False)
+    """
+    about = _LEFTOVER.fullmatch(name)
+    return about is not None and of in (None, about["name"])
+
+
+def is_name(value: object) -> bool:
+    """Whether a value read from a file names something in its own folder, and nowhere else.
+
+    Example:
+        >>> is_name("step-00000001"), is_name("../a"), is_name(".."), is_name("a" * 300), is_name(1)
+        (True, False, False, False, False)
+    """
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Be the only process that writes into a folder; one that is killed holds nothing.
+
+    Raises:
+        SpecError: another process does.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise SpecError(
+            f"{folder}: another process is writing into it. Wait until it ends, or choose another "
+            "`--out`."
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of a disk that cannot be written name `path`, whoever raises them, and how."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename
+        if where is None and error.errno not in _CANNOT_WRITE:
+            raise
+        if where is not None and not (isinstance(where, str) and _is_on_its_way(where)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        found = _OS_ERROR.search(str(error))  # as Rust writes it: polars and safetensors
+        if found is None or int(found[1]) not in _CANNOT_WRITE:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,13 +231,96 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically; NaN and inf are refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """`value` as indented JSON; NaN and inf are refused."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def sealed(value: Mapping[str, Any]) -> str:
+    """A JSON object with one more key, the sha256 of its text without it."""
+    digest = hashlib.sha256(as_json(value).encode()).hexdigest()
+    return as_json({**value, "sha256": digest})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that was written as `sealed`, without its seal.
+
+    Raises:
+        CheckpointError: it cannot be read, or a byte of it is another one.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(value, dict) or "sha256" not in value:
+        raise CheckpointError(f"{path}: was not written by recmtl, it has no `sha256`.")
+    value.pop("sha256")
+    try:
+        is_whole = sealed(value) == text
+    except (ValueError, RecursionError):  # NaN, which is never written
+        is_whole = False
+    if not is_whole:
+        raise CheckpointError(
+            f"{path}: its sha256 is not the recorded one; it was changed or damaged. Restore it, "
+            "or train again."
+        )
+    return value
 
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_on_its_way(path: str) -> bool:
+    """Whether a path lies in what has its name only for the time being."""
+    return any(is_leftover(part) for part in Path(path).parts)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+@contextmanager
+def _held(path: Path, flags: int) -> Iterator[None]:
+    """Lock a file or folder as long as this process writes it: a killed one holds no lock."""
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; false where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    done: int = rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return done == 0
 
 
 def _fsync(path: Path) -> None:

@@ -3,8 +3,8 @@
 - `config.yaml`: the resolved spec.
 - `encoders/`: vocabularies and statistics.
 - `checkpoints/`: see `recmtl.checkpoint`.
-- `run.json`: state and fingerprints.
-- `versions.json`: what it was trained with.
+- `run.json`: state, fingerprints, and the sha256 of the other small files.
+- `versions.json`: what it was trained with, for each time that training began or went on.
 - `metrics.jsonl`: losses and metrics, a line each.
 - `plan.txt`: how the tables were placed.
 - `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
@@ -12,24 +12,44 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import importlib.metadata
 import json
 import platform
-import shutil
-import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recmtl import __version__
-from recmtl._files import atomic_folder, write_json
+from recmtl._files import (
+    atomic_folder,
+    exclusive,
+    read_sealed,
+    recover,
+    sealed,
+    sha256_of,
+    sweep,
+    sweep_within,
+    write_text,
+)
+from recmtl.checkpoint import read_index, verify
+from recmtl.checkpoint.manifest import read_json
 from recmtl.config import RunConfig, dump_yaml, fingerprint, load_spec
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["Run", "versions"]
+__all__ = ["REPORT", "Run", "sealed_page", "versions"]
 
-_FORMAT = 1
+REPORT = "report.html"
+_FORMAT = 2
+_STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
+_LATE = ("plan.txt", "metrics.jsonl", "validation.json", _VERSIONS, "checkpoints/index.json")
+"""Files that are settled when training ends."""
+_LOGS = ("logs", "tensorboard")
+"""Folders that may be removed, but not changed."""
 _PACKAGES = (
     "torch",
     "torchrec",
@@ -43,41 +63,70 @@ _PACKAGES = (
 
 
 class Run:
-    """A run folder, opened.
+    """A run folder, opened, and its small files compared with their sha256.
+
+    Vocabularies and tensors are compared when they are read; `verify` does it at once.
 
     Args:
         path: the folder.
 
     Raises:
-        CheckpointError: the folder is not a run, or one of its files is corrupt.
+        CheckpointError: the folder is not a run, or one of its files is missing or damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Read the run's state."""
         self.path = Path(path)
+        self._is_new = False
+        recover(self.path)
         self._state = self._read_state()
+        self._check()
 
     @classmethod
     def create(
-        cls, path: Path, config: RunConfig, encoders: Encoders, *, data_fingerprint: str
+        cls,
+        path: Path,
+        config: RunConfig,
+        encoders: Encoders,
+        *,
+        data_fingerprint: str,
+        replace: bool = False,
     ) -> Run:
-        """Make a run folder with its config and encoders; it appears whole or not at all."""
-        state = {
-            "format": _FORMAT,
-            "status": "running",
-            "config": fingerprint(config),
-            "data": data_fingerprint,
-            "summary": None,
-        }
-        with atomic_folder(path) as folder:
-            encoders.save(folder / "encoders")
-            (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-            (folder / "versions.json").write_text(
-                json.dumps(versions(), indent=2) + "\n", encoding="utf-8"
-            )
-            (folder / "checkpoints").mkdir()
-            (folder / "run.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        return cls(path)
+        """Make a run folder with its config and encoders; it appears whole or not at all.
+
+        Args:
+            path: the folder.
+            config: what is trained.
+            encoders: fitted on the training rows.
+            data_fingerprint: names the data.
+            replace: take the place of a run that is there.
+
+        Raises:
+            SpecError: something is there, and is not to be replaced.
+        """
+        try:
+            with atomic_folder(path, replace=replace) as folder:
+                encoders.save(folder / "encoders")
+                (folder / _CONFIG).write_text(dump_yaml(config), encoding="utf-8")
+                starts = [{"from": None, **versions()}]
+                (folder / _VERSIONS).write_text(sealed({"starts": starts}), encoding="utf-8")
+                (folder / "checkpoints").mkdir()
+                state = {
+                    "format": _FORMAT,
+                    "status": "running",
+                    "config": fingerprint(config),
+                    "data": data_fingerprint,
+                    "summary": None,
+                    "files": _sums(folder, (_CONFIG, "encoders/files.json")),
+                }
+                (folder / _STATE).write_text(sealed(state), encoding="utf-8")
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise SpecError(f"{path}: exists by now. Choose another `--out`.") from error
+        run = cls(path)
+        run._is_new = True
+        return run
 
     @classmethod
     def prepare(
@@ -86,17 +135,20 @@ class Run:
         """What `path` is for this training: nothing yet (None), or a run to go on with.
 
         Raises:
-            SpecError: `path` holds a finished run, or something that is not a run.
+            SpecError: `path` holds a finished run, or something that is not a run, or is to be
+                overwritten while it is being trained.
             CheckpointError: `path` holds an interrupted run of another spec or other data.
         """
+        recover(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
-        if not (path / "run.json").is_file():
+        if not (path / _STATE).is_file():
             raise SpecError(
                 f"{path}: exists and is not a run. Choose another `--out`; nothing was changed."
             )
         if overwrite:
-            return None
+            with exclusive(path):
+                return None
         run = cls(path)
         if run.finished:
             raise SpecError(
@@ -128,10 +180,56 @@ class Run:
         summary: dict[str, Any] | None = self._state["summary"]
         return summary
 
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Hold the run while it is trained, and note with which versions it goes on.
+
+        Raises:
+            SpecError: another process trains it.
+        """
+        with exclusive(self.path):
+            if not self._is_new:
+                start = {"from": read_index(self.checkpoints).last, **versions()}
+                starts = [*read_sealed(self.path / _VERSIONS)["starts"], start]
+                write_text(self.path / _VERSIONS, sealed({"starts": starts}))
+            yield
+
     def finish(self, summary: dict[str, Any]) -> None:
-        """Mark the run as finished."""
-        self._state = {**self._state, "status": "finished", "summary": summary}
-        write_json(self.path / "run.json", self._state)
+        """Mark the run as finished, settle its files, and remove what killed processes left."""
+        index = read_index(self.checkpoints)
+        manifests = [f"checkpoints/{name}/files.json" for name in {*index} if name is not None]
+        logs = [
+            str(file.relative_to(self.path))
+            for folder in _LOGS
+            for file in (self.path / folder).rglob("*")
+            if file.is_file()
+        ]
+        late = [name for name in (*_LATE, *logs) if (self.path / name).is_file()]
+        self._state = {
+            **self._state,
+            "status": "finished",
+            "summary": summary,
+            "files": self._state["files"] | _sums(self.path, sorted([*late, *manifests])),
+        }
+        write_text(self.path / _STATE, sealed(self._state))
+        sweep_within(self.path)
+        sweep(self.path)
+
+    def verify(self) -> None:
+        """Compare every file with its sha256, those of all checkpoints too.
+
+        Raises:
+            CheckpointError: one is missing or damaged.
+        """
+        _ = self.encoders
+        for name in sorted({name for name in read_index(self.checkpoints) if name is not None}):
+            verify(self.checkpoints / name)
+
+    @property
+    def starts(self) -> list[dict[str, str | None]]:
+        """The versions of each time that training began or went on, and `from` which checkpoint."""
+        starts: list[dict[str, str | None]] = read_sealed(self.path / _VERSIONS)["starts"]
+        return starts
 
     @cached_property
     def config(self) -> RunConfig:
@@ -152,7 +250,16 @@ class Run:
     @cached_property
     def encoders(self) -> Encoders:
         """The fitted encoders."""
-        return Encoders.load(self.path / "encoders")
+        folder = self.path / "encoders"
+        encoders = Encoders.load(folder)
+        listed = {"files.json", *read_json(folder / "files.json")}
+        foreign = {file.name for file in folder.iterdir() if file.name[0] != "."} - listed
+        if foreign:
+            raise CheckpointError(
+                f"{folder / min(foreign)}: is not listed in `files.json`; it was not written with "
+                "these encoders. Remove it."
+            )
+        return encoders
 
     @property
     def checkpoints(self) -> Path:
@@ -173,29 +280,71 @@ class Run:
         return parsed
 
     def _read_state(self) -> dict[str, Any]:
-        file = self.path / "run.json"
+        file = self.path / _STATE
         if not file.is_file():
             raise CheckpointError(
                 f"{self.path}: is not a run folder (`run.json` is missing). Pass the `--out` of a "
                 "`recmtl train`."
             )
         try:
-            state = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            state = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{file}: is corrupt ({error}). Train again, or restore the file."
             ) from error
-        expected = {"format", "status", "config", "data", "summary"}
-        if not isinstance(state, dict) or set(state) != expected:
+        if not isinstance(state, dict) or "format" not in state:
+            raise CheckpointError(f"{file}: is not recmtl's (it has no `format`).")
+        if state["format"] != _FORMAT:
+            raise CheckpointError(
+                f"{file}: has format {state['format']!r}, this version reads {_FORMAT}. Train "
+                "again, or install the recmtl that wrote it."
+            )
+        state = read_sealed(file)
+        expected = {"format", "status", "config", "data", "summary", "files"}
+        if set(state) != expected:
             raise CheckpointError(
                 f"{file}: is not recmtl's (expected the keys {sorted(expected)})."
             )
-        if state["format"] != _FORMAT:
-            raise CheckpointError(
-                f"{file}: has format {state['format']!r}, this version reads {_FORMAT}. Install a "
-                "matching recmtl."
-            )
         return state
+
+    def _check(self) -> None:
+        problems = []
+        read_sealed(self.path / _VERSIONS)
+        for name, recorded in self._state["files"].items():
+            file = self.path / name
+            if not file.is_file():
+                if name.split("/")[0] not in _LOGS:
+                    problems.append(f"{file}: is missing. Restore it, or train again.")
+            elif sha256_of(file) != recorded:
+                problems.append(
+                    f"{file}: its sha256 is not the recorded one; it was changed or damaged. "
+                    "Restore it, or train again."
+                )
+        page = self.path / REPORT
+        if page.is_file() and not _is_sealed_page(page.read_bytes()):
+            problems.append(
+                f"{page}: was changed or damaged. Remove it; `recmtl report` writes it anew."
+            )
+        if problems:
+            raise CheckpointError.all_of(problems)
+
+
+def sealed_page(text: str) -> str:
+    """A page of HTML with its own sha256 in a comment at its end."""
+    return text + _seal(text.encode())
+
+
+def _seal(text: bytes) -> str:
+    return f"<!-- sha256 {hashlib.sha256(text).hexdigest()} -->\n"
+
+
+def _is_sealed_page(page: bytes) -> bool:
+    text = page[: -len(_seal(b""))]
+    return page == text + _seal(text).encode()
+
+
+def _sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: sha256_of(folder / name) for name in names}
 
 
 def versions() -> dict[str, str]:
@@ -211,11 +360,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def discard(path: Path) -> None:
-    """Remove a run folder that is about to be trained anew: it is gone at once, or untouched."""
-    folder = path.resolve()
-    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-    folder.rename(old)  # a removal that is killed half-way leaves no half of a run behind
-    shutil.rmtree(old)

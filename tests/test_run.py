@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 import recmtl
 from recmtl.config import RunConfig, fingerprint, load_spec
 from recmtl.errors import CheckpointError, SpecError
-from recmtl.run import Run, discard, versions
+from recmtl.run import Run, versions
+from tests.runs import change_state, settle
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_new_run_has_all_that_it_needs_and_nothing_besides(fresh: Run, config:
     assert (fresh.finished, fresh.summary, fresh.metric_lines()) == (False, None, [])
     again = Run(fresh.path)
     assert again.encoders.tables == fresh.encoders.tables
-    assert json.loads((fresh.path / "versions.json").read_text()) == versions()
+    assert again.starts == [{"from": None, **versions()}]
 
 
 def test_a_failure_while_it_is_made_leaves_nothing(
@@ -102,7 +102,9 @@ def test_another_training_is_refused(fresh: Run, config: RunConfig) -> None:
         (None, r"is not a run folder \(`run\.json` is missing\)"),
         ("{", r"run\.json: is corrupt"),
         ("[]", r"run\.json: is not recmtl's"),
+        ("[" * 100_000, r"run\.json: is corrupt"),
         ('{"status": "finished"}', r"run\.json: is not recmtl's"),
+        ('{"format": 2, "status": "finished"}', r"run\.json: was not written by recmtl"),
     ],
 )
 def test_a_broken_state_is_named(content: str | None, message: str, fresh: Run) -> None:
@@ -112,10 +114,10 @@ def test_a_broken_state_is_named(content: str | None, message: str, fresh: Run) 
         Run(fresh.path)
 
 
-def test_a_newer_format_is_named(fresh: Run) -> None:
-    state = json.loads((fresh.path / "run.json").read_text())
-    (fresh.path / "run.json").write_text(json.dumps({**state, "format": 99}))
-    with pytest.raises(CheckpointError, match=r"has format 99, this version reads 1"):
+@pytest.mark.parametrize("number", [1, 99])
+def test_another_format_is_named(number: int, fresh: Run) -> None:
+    change_state(fresh.path, format=number)
+    with pytest.raises(CheckpointError, match=rf"has format {number}, this version reads 2"):
         Run(fresh.path)
 
 
@@ -127,17 +129,22 @@ def test_a_changed_missing_or_broken_config_is_named(fresh: Run) -> None:
         (text + "extra: 1\n", r"config\.yaml: cannot be read"),
     ):
         file.write_text(content)
+        with pytest.raises(CheckpointError, match=r"config\.yaml: its sha256"):
+            Run(fresh.path)
+        settle(fresh.path)
         with pytest.raises(CheckpointError, match=message):
             _ = Run(fresh.path).config
     file.unlink()
-    with pytest.raises(CheckpointError, match=r"config\.yaml"):
-        _ = Run(fresh.path).config
+    with pytest.raises(CheckpointError, match=r"config\.yaml: is missing"):
+        Run(fresh.path)
+    with pytest.raises(CheckpointError, match=r"config\.yaml: there is no such file"):
+        _ = fresh.config
 
 
 def test_a_missing_encoder_file_is_named(fresh: Run) -> None:
     shutil.rmtree(fresh.path / "encoders")
-    with pytest.raises(CheckpointError, match="encoders"):
-        _ = Run(fresh.path).encoders
+    with pytest.raises(CheckpointError, match=r"encoders/files\.json: is missing"):
+        Run(fresh.path)
 
 
 def test_metric_lines_are_read_but_for_one_that_is_half(fresh: Run) -> None:
@@ -156,19 +163,56 @@ def test_versions_name_what_decides_results() -> None:
     assert all(isinstance(version, str) for version in found.values())
 
 
-def test_a_discarded_run_is_gone_at_once(
-    fresh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_overwriting_replaces_at_once_or_not_at_all(
+    fresh: Run, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    other = config.model_copy(update={"name": "other"})
+    encoders = fresh.encoders
+
+    def create(path: Path) -> Run:
+        return Run.create(path, other, encoders, data_fingerprint="data", replace=True)
+
     def killed(*args: object) -> None:
         raise KeyboardInterrupt("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", killed)
+        patched.setattr("recmtl.run.dump_yaml", killed)
         with pytest.raises(KeyboardInterrupt, match="killed"):
-            discard(fresh.path)
-    assert not fresh.path.exists()
+            create(fresh.path)
+    assert Run(fresh.path).config == config
     link = tmp_path / "link"
-    for left in list(tmp_path.iterdir()):
-        link.symlink_to(left)
-        discard(link)
-    assert not any(path.is_dir() for path in tmp_path.iterdir())
+    link.symlink_to(fresh.path)
+    assert create(link).config == other
+    assert link.is_symlink()
+    assert Run(fresh.path).config == other
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "link"]
+
+
+def test_a_run_that_another_process_made_meanwhile_stays(fresh: Run, config: RunConfig) -> None:
+    with pytest.raises(SpecError, match=r"exists by now\. Choose another `--out`"):
+        Run.create(fresh.path, config, fresh.encoders, data_fingerprint="data")
+    assert [path.name for path in fresh.path.parent.iterdir()] == ["fresh"]
+
+
+def test_one_process_trains_a_run(fresh: Run, config: RunConfig) -> None:
+    with fresh.training():
+        with (
+            pytest.raises(SpecError, match="another process is writing into it"),
+            Run(fresh.path).training(),
+        ):
+            pass
+        with pytest.raises(SpecError, match="another process is writing into it"):
+            prepare(fresh.path, config, overwrite=True)
+        Run(fresh.path)
+    with Run(fresh.path).training():
+        pass
+
+
+def test_each_start_leaves_its_versions(fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = versions()
+    with fresh.training():
+        assert fresh.starts == [{"from": None, **first}]
+    monkeypatch.setattr("recmtl.run.versions", lambda: {**first, "torch": "9.9"})
+    with Run(fresh.path).training():
+        pass
+    assert fresh.starts == [{"from": None, **first}, {"from": None, **first, "torch": "9.9"}]

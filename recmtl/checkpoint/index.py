@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from recmtl._files import write_json
-from recmtl.checkpoint.manifest import is_name, read_json
+from recmtl._files import is_name, read_sealed, recover, sealed, sha256_of, write_text
+from recmtl.checkpoint.manifest import MANIFEST
 from recmtl.errors import CheckpointError
 
 __all__ = ["Index", "best", "last", "read_index", "write_index"]
@@ -25,34 +25,55 @@ def read_index(checkpoints: Path) -> Index:
     """Best and last checkpoint of a run; both None where none was written yet.
 
     Raises:
-        CheckpointError: ``index.json`` is corrupt or names a checkpoint that is not there.
+        CheckpointError: ``index.json`` is corrupt, or names a checkpoint that is not there or whose
+            ``files.json`` is not the one that was written.
     """
     path = checkpoints / _INDEX
-    if not path.is_file():
-        return Index()
-    value = read_json(path)
-    if not isinstance(value, dict) or not set(value) >= {"best", "last"}:
+    while path.is_file():
+        before = path.read_bytes()
+        try:
+            return _read(path)
+        except CheckpointError:
+            if path.read_bytes() == before:
+                raise
+            # a training process has named others meanwhile
+    return Index()
+
+
+def _read(path: Path) -> Index:
+    checkpoints, value = path.parent, read_sealed(path)
+    if not set(value) >= {"best", "last"}:
         raise CheckpointError(
             f"{path}: expected the keys `best` and `last`; it was not written by recmtl."
         )
-    index = Index(value["best"], value["last"])
+    index, sums = Index(value["best"], value["last"]), value.get("files")
+    foreign = [n for n in index if n is not None and not is_name(n)]
+    problems = [f"{path}: {str(n)[:100]!r} is no name of a folder beside it." for n in foreign]
+    if not isinstance(sums, dict):
+        problems.append(f"{path}: expected the key `files`; it was not written by recmtl.")
+    if problems or not isinstance(sums, dict):
+        raise CheckpointError.all_of(problems)
     named = [n for n in dict.fromkeys(index) if n is not None]
-    foreign = [n for n in named if not is_name(n)]
-    if foreign:
-        raise CheckpointError.all_of(
-            [f"{path}: {n!r} is no name of a folder beside it." for n in foreign]
-        )
-    missing = [n for n in named if not (checkpoints / n).is_dir()]
-    if missing:
-        raise CheckpointError.all_of(
-            [f"{checkpoints / n}: missing, but {path} names it." for n in missing]
-        )
+    for name in named:
+        recover(checkpoints / name)
+        manifest = checkpoints / name / MANIFEST
+        if not manifest.parent.is_dir():
+            problems.append(f"{manifest.parent}: missing, but {path} names it.")
+        elif manifest.is_file() and sha256_of(manifest) != sums.get(name):
+            problems.append(
+                f"{manifest}: its sha256 is not the recorded one; it was changed or damaged. "
+                "Restore it, or use another checkpoint."
+            )
+    if problems:
+        raise CheckpointError.all_of(problems)
     return index
 
 
 def write_index(checkpoints: Path, *, best: str | None, last: str | None) -> None:
     """Name the best and the last checkpoint of a run, atomically."""
-    write_json(checkpoints / _INDEX, {"best": best, "last": last})
+    manifests = {name: checkpoints / name / MANIFEST for name in (best, last) if name is not None}
+    sums = {name: sha256_of(file) for name, file in manifests.items() if file.is_file()}
+    write_text(checkpoints / _INDEX, sealed({"best": best, "last": last, "files": sums}))
 
 
 def best(checkpoints: Path) -> Path:

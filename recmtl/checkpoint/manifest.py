@@ -6,14 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recmtl._files import publish_folder, sha256_of, write_json
+from recmtl._files import is_name, naming, publish_folder, sha256_of, write_json
 from recmtl.errors import CheckpointError
 
-__all__ = ["fingerprint", "finish", "read_json", "read_manifest", "read_state", "verify"]
+__all__ = [
+    "MANIFEST",
+    "fingerprint",
+    "finish",
+    "read_json",
+    "read_manifest",
+    "read_state",
+    "verify",
+]
 
 FORMAT = 1
 """A reader reads its own format and older ones."""
-_FILES = "files.json"
+MANIFEST = "files.json"
+"""The list of the other files."""
 _STATE = "state.json"
 
 
@@ -61,7 +70,7 @@ def fingerprint(folder: Path) -> str:
     Copies share it; saving equal tensors once more may give another one.
     """
     read_manifest(folder)
-    return sha256_of(folder / _FILES)
+    return sha256_of(folder / MANIFEST)
 
 
 def finish(temporary: Path, folder: Path, state: str, described: dict[str, Any]) -> None:
@@ -73,13 +82,14 @@ def finish(temporary: Path, folder: Path, state: str, described: dict[str, Any])
         state: JSON text.
         described: key -> dtype, shape and bytes of the whole tensor.
     """
-    (temporary / _STATE).write_text(state + "\n", encoding="utf-8")
-    files = {
-        p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)}
-        for p in sorted(temporary.iterdir())
-    }
-    write_json(temporary / _FILES, {"format": FORMAT, "files": files, "tensors": described})
-    publish_folder(temporary, folder)
+    with naming(folder):
+        (temporary / _STATE).write_text(state + "\n", encoding="utf-8")
+        files = {
+            p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)}
+            for p in sorted(temporary.iterdir())
+        }
+        write_json(temporary / MANIFEST, {"format": FORMAT, "files": files, "tensors": described})
+        publish_folder(temporary, folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -91,9 +101,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is no folder, expected a checkpoint.")
-    path = folder / _FILES
+    path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"{folder}: is no checkpoint of recmtl, `{_FILES}` is missing.")
+        raise CheckpointError(f"{folder}: is no checkpoint of recmtl, `{MANIFEST}` is missing.")
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise CheckpointError(f"{path}: was not written by recmtl, it has no `format`.")
@@ -109,18 +119,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         is_described = isinstance(recorded, dict) and recorded.keys() >= {"bytes", "sha256"}
         if not is_name(name) or not is_described:
             raise CheckpointError(
-                f"{path}: {name!r} is no file beside it with `bytes` and `sha256`; it was not "
-                "written by recmtl."
+                f"{path}: {name[:100]!r} is no file beside it with `bytes` and `sha256`; it was"
+                " not written by recmtl."
             )
         file = folder / name
-        if not file.is_file():
+        if not file.is_file() or file.is_symlink():
             raise CheckpointError(f"{file}: missing. Restore it, or use another checkpoint.")
         if file.stat().st_size != recorded["bytes"]:
             raise CheckpointError(
-                f"{file}: has {file.stat().st_size:,} bytes, expected {recorded['bytes']:,}. "
+                f"{file}: has {file.stat().st_size} bytes, expected {str(recorded['bytes'])[:30]}. "
                 "Restore it, or use another checkpoint."
             )
-    foreign = {file.name for file in folder.glob("*.safetensors")} - manifest["files"].keys()
+    for key, described in manifest["tensors"].items():
+        if not _is_tensor(described):
+            raise CheckpointError(
+                f"{path}: tensor {key[:100]!r} has no `dtype`, `shape` and `bytes` as recmtl writes"
+                " them. Restore it, or use another checkpoint."
+            )
+    present = {file.name for file in folder.iterdir() if file.name[0] != "."}
+    foreign = present - manifest["files"].keys() - {MANIFEST}
     if foreign:
         raise CheckpointError(
             f"{folder / min(foreign)}: is not listed in {path.name}; it was not written with this "
@@ -129,16 +146,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def is_name(value: object) -> bool:
-    """Whether a value read from a file names something in its own folder, and nowhere else."""
-    return isinstance(value, str) and value == Path(value).name and value not in ("", "..")
+def _is_tensor(described: object) -> bool:
+    """Whether a value read from a file says what a tensor is."""
+    if not isinstance(described, dict) or not described.keys() >= {"dtype", "shape", "bytes"}:
+        return False
+    shape = described["shape"]
+    sizes = [described["bytes"], *(shape if isinstance(shape, list) else [None])]
+    return isinstance(described["dtype"], str) and all(
+        isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**62 for size in sizes
+    )
 
 
 def _check_file(folder: Path, name: str, recorded: Any) -> None:
     path = folder / name
     if recorded is None:
         raise CheckpointError(
-            f"{folder / _FILES}: does not list `{name}`; it was not written by recmtl."
+            f"{folder / MANIFEST}: does not list `{name}`; it was not written by recmtl."
         )
     if sha256_of(path) != recorded["sha256"]:
         raise CheckpointError(
@@ -155,5 +178,5 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from error

@@ -12,7 +12,7 @@ from recmtl._files import write_text
 from recmtl.errors import CheckpointError
 from recmtl.report import plots
 from recmtl.report.summary import SUMMARY
-from recmtl.run import Run
+from recmtl.run import REPORT, Run, sealed_page
 
 __all__ = ["write_report"]
 
@@ -25,10 +25,14 @@ _BESIDE = ("gauc_groups", "gauc_undefined_groups")
 def write_report(run: str | Path) -> Path:
     """Write `RUN/report.html` and return its path.
 
+    Every file of a finished run is compared with its sha256 first.
+
     Raises:
         CheckpointError: `run` is not a run, or one of its files is corrupt.
     """
     opened = Run(run)
+    if opened.finished:
+        opened.verify()
     lines, summary = opened.metric_lines(), _summary(opened)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("recmtl.report", "templates"),
@@ -39,7 +43,7 @@ def write_report(run: str | Path) -> Path:
     )
     environment.filters.update(metric=_metric, share=_share)
     curves = summary.get("curves", {})
-    page = environment.get_template("report.html").render(
+    page = environment.get_template(REPORT).render(
         config=opened.config,
         run=opened.path.absolute().name,
         finished=opened.finished,
@@ -69,10 +73,10 @@ def write_report(run: str | Path) -> Path:
         ],
         spec=(opened.path / "config.yaml").read_text(encoding="utf-8"),
         plan=_text(opened.path / "plan.txt"),
-        versions=_json(opened.path / "versions.json"),
+        versions=_distinct(opened.starts),
     )
-    path = opened.path / "report.html"
-    write_text(path, page)
+    path = opened.path / REPORT
+    write_text(path, sealed_page(page + "\n"))
     return path
 
 
@@ -97,6 +101,16 @@ def _json(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: holds no JSON object. Restore it, or train again.")
+    return found
+
+
+def _distinct(starts: list[dict[str, str | None]]) -> list[tuple[str, dict[str, str]]]:
+    """The versions of each start that had others than the one before, and where it went on."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for start in starts:
+        named = {name: v for name, v in start.items() if name != "from" and v is not None}
+        if not found or found[-1][1] != named:
+            found.append((start["from"] or "the start", named))
     return found
 
 

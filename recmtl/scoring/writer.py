@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from recmtl._files import atomic_path, write_json
+from recmtl._files import atomic_path, exclusive, is_leftover, sweep_within, write_json
 from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
@@ -66,8 +66,10 @@ def score(
         SpecError: `out` holds something that is not scores.
     """
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise SpecError(f"{out}: is a file. Choose another `--out`.")
     scorer = BatchScorer(run, keep=keep or None)
-    log = open_log(data)
+    log = open_log(data, columns=scorer.encoders.wanted(labels=False, keep=scorer.keep))
     check_columns(log, scorer.run.config, labels=False)
     scorer.require(log.schema.names(), f"{data}: ")
     identity = {
@@ -76,7 +78,15 @@ def score(
         "keep": list(scorer.keep),
         "part_rows": PART_ROWS,
     }
-    _claim(out, identity)
+    out.mkdir(parents=True, exist_ok=True)
+    with exclusive(out):
+        _claim(out, identity)
+        return _score(scorer, log, out, identity, progress)
+
+
+def _score(
+    scorer: BatchScorer, log: Log, out: Path, identity: dict[str, Any], progress: Progress
+) -> ScoreResult:
     num_parts = -(-log.num_rows // PART_ROWS)
     counts = EncodeCounts()
     todo = []
@@ -91,7 +101,7 @@ def score(
     with progress("score", log.num_rows, "rows", done=before) as bar:
         for part, frame, batch, part_counts in _encoded(scorer, log, todo):
             table = scorer.with_scores(frame, batch)
-            with atomic_path(_part(out, part)) as path:
+            with atomic_path(_part(out, part), tidy=False) as path:
                 table.write_parquet(path, metadata={_COUNTS: json.dumps(part_counts.to_dict())})
             counts.add(part_counts)
             scored += frame.height
@@ -102,6 +112,7 @@ def score(
         out / "manifest.json", {**manifest, "columns": [*scorer.keep, *scorer.columns().values()]}
     )
     (out / _CLAIM).unlink(missing_ok=True)
+    sweep_within(out)
     return ScoreResult(
         rows=log.num_rows, parts=num_parts, rows_per_s=round(scored / seconds, 1) if scored else 0.0
     )
@@ -132,11 +143,10 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
     """Make `out` the place of these scores, or go on where the same call was stopped."""
     found = next((out / name for name in ("manifest.json", _CLAIM) if (out / name).is_file()), None)
     if found is None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if any(not is_leftover(file.name, _CLAIM) for file in out.iterdir()):
             raise SpecError(
                 f"{out}: exists and holds something else than scores. Choose another `--out`."
             )
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / _CLAIM, identity)
         return
     try:

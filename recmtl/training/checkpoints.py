@@ -12,11 +12,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from recmtl.checkpoint import write_index
+from recmtl._files import is_leftover, naming
+from recmtl.checkpoint import read_index, write_index
 from recmtl.training.monitor import Monitor
+from recmtl.training.reporting import JsonLinesLogger
 from recmtl.training.signals import TrainingInterrupted
 
-__all__ = ["RunCheckpoints"]
+__all__ = ["RunCheckpoints", "tidy"]
 
 _STEP = re.compile(r"step-\d{8,}")
 
@@ -42,6 +44,7 @@ class RunCheckpoints(Checkpoint):
         monitor: Monitor | None,
         every_n_steps: int | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        metrics: JsonLinesLogger | None = None,
     ) -> None:
         """Say what to keep where.
 
@@ -51,11 +54,13 @@ class RunCheckpoints(Checkpoint):
             every_n_steps: None for a tenth of an epoch.
             interrupted: asked after each batch; if it says yes, a checkpoint is written and
                 `TrainingInterrupted` raised.
+            metrics: its position is kept, so that a restart goes on with the same lines.
         """
         self.folder = Path(folder)
         self.monitor = monitor
         self.every_n_steps = every_n_steps
         self.interrupted = interrupted
+        self.metrics = metrics
         self.best: str | None = None
         self.best_score: float | None = None
         self.best_metrics: dict[str, float] = {}
@@ -69,6 +74,7 @@ class RunCheckpoints(Checkpoint):
             "best_score": self.best_score,
             "best_metrics": self.best_metrics,
             "last": self.last,
+            "metrics": None if self.metrics is None else self.metrics.position(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -77,11 +83,10 @@ class RunCheckpoints(Checkpoint):
         self.best_metrics, self.last = state_dict["best_metrics"], state_dict["last"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle how often to save, and remove what a killed process left half-written."""
+        """Settle how often to save, and remove what a killed process left."""
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            for folder in self.folder.glob(".step-*"):
-                shutil.rmtree(folder)
+            tidy(self.folder)
         if self.every_n_steps is None:
             self.every_n_steps = max(1, math.ceil(trainer.num_training_batches / 10))
 
@@ -139,12 +144,11 @@ class RunCheckpoints(Checkpoint):
         self.last = self._name(trainer)
         self._saved_step = trainer.global_step
         best = self.best or self.last
-        trainer.save_checkpoint(self.folder / self.last)
+        with naming(self.folder / self.last):
+            trainer.save_checkpoint(self.folder / self.last)
         if trainer.is_global_zero:
             write_index(self.folder, best=best, last=self.last)
-            for folder in self.folder.iterdir():
-                if _STEP.fullmatch(folder.name) and folder.name not in (best, self.last):
-                    shutil.rmtree(folder)
+            tidy(self.folder)
 
     def _name(self, trainer: pl.Trainer) -> str:
         return f"step-{trainer.global_step:08d}"
@@ -154,3 +158,14 @@ class RunCheckpoints(Checkpoint):
         if trainer.world_size == 1:
             return interrupted
         return trainer.strategy.reduce_boolean_decision(interrupted, all=False)
+
+
+def tidy(folder: Path) -> None:
+    """Remove checkpoints that the index does not name, and what killed processes left of others."""
+    if not folder.is_dir():
+        return
+    named = read_index(folder)
+    for found in list(folder.iterdir()):
+        half = is_leftover(found.name) and found.name.startswith(".step-")
+        if half or (_STEP.fullmatch(found.name) and found.name not in named):
+            shutil.rmtree(found)

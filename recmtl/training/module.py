@@ -32,11 +32,14 @@ from recmtl.training.loaders import ValidLoader
 from recmtl.training.loss_sums import LossSums, Position
 from recmtl.training.optim import TablesAndDense, dense_optimizer
 from recmtl.training.refusals import require_strategy, trainer_problems
+from recmtl.training.reporting import JsonLinesLogger
 from recmtl.training.strategy import TorchRecStrategy, bare_net, sharded_lookup
 from recmtl.training.validation import OutcomeColumns, flat_metrics
 
 __all__ = ["MultiTaskModule"]
 
+_LOSSES = "loss_sums"
+"""Where a checkpoint has the sums of losses that no line was made of yet."""
 _MAX_SEGMENTS = 100
 """A column of more values would drown the log of an epoch."""
 
@@ -101,6 +104,7 @@ class MultiTaskModule(pl.LightningModule):
         self._losses = LossSums()
         self._logged: Position = None
         self._shown: Position = None
+        self._resumed: dict[str, Any] | None = None
         self._is_random = False
 
     def setup(self, stage: str) -> None:
@@ -208,9 +212,44 @@ class MultiTaskModule(pl.LightningModule):
                 f"The loss is no longer a finite number at step {self.trainer.global_step:,}. Lower"
                 " `train.lr` or `train.embedding.lr`, or set `train.clip`."
             )
-        keys = ["train/loss", *(f"train/{name}/loss" for name in self.tasks.trained)]
-        for key, value in zip(keys, mean, strict=True):
+        for key, value in zip(self._loss_keys, mean, strict=True):
             self.log(key, value, prog_bar=key == "train/loss", batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the next line of losses will be made of. Collective."""
+        state = self._losses.state(self._logged)
+        if state is not None:
+            for key in ("sums", "read"):
+                mine = torch.tensor(state[key], dtype=torch.float64, device=self.device)
+                state[key] = _over_ranks(mine).tolist()
+        checkpoint[_LOSSES] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember what was kept, until training begins."""
+        self._resumed = checkpoint.get(_LOSSES)
+
+    def on_train_start(self) -> None:
+        """Go on with the sums of a checkpoint, and log the line that was due when it was saved."""
+        state, self._resumed = self._resumed, None
+        if state is None:
+            return
+        trainer = self.trainer
+        share = 1.0 if trainer.is_global_zero else 0.0
+        self._logged = self._losses.restore(state, self.device, share=share)
+        _, self._shown = self._losses.since(None)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        if trainer.global_step % every or state["steps"] == state["read_steps"]:
+            return  # Lightning logs a step after the checkpoint of that step is saved
+        mean, self._logged = self._losses.since(self._logged)
+        line = dict(zip(self._loss_keys, mean.tolist(), strict=True))
+        line["epoch"] = trainer.current_epoch
+        for logger in trainer.loggers:
+            if isinstance(logger, JsonLinesLogger):  # others were not cut to the checkpoint
+                logger.log_metrics(line, step=trainer.global_step - 1)
+
+    @property
+    def _loss_keys(self) -> list[str]:
+        return ["train/loss", *(f"train/{name}/loss" for name in self.tasks.trained)]
 
     def recent_losses(self) -> dict[str, float]:
         """Mean losses since the last call, estimated from this rank; waits for the device."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from recmtl._files import write_text
+from recmtl._files import naming, write_text
 from recmtl._progress import Bar, Progress, no_progress
+from recmtl.errors import CheckpointError
 from recmtl.training.validation import json_number
 
 __all__ = ["EpochBars", "JsonLinesLogger"]
@@ -120,23 +124,43 @@ class EpochBars(Callback):
 class JsonLinesLogger(Logger):
     """One JSON object a line: ``{"step": 100, "epoch": 0, "train/loss": ...}``, NaN as null."""
 
-    def __init__(self, file: Path, *, from_step: int = 0) -> None:
-        """Open the file, dropping lines that will be written anew.
+    def __init__(self, file: Path, *, written: Mapping[str, Any] | None = None) -> None:
+        """Open the file, dropping what will be written anew.
 
         Args:
             file: the file to append to.
-            from_step: where a restarted run goes on; lines of later steps, which it will write
-                anew, are dropped.
+            written: where it stood (see `position`) when the checkpoint was saved from which a
+                restarted run goes on; what comes after is dropped. None drops everything.
+
+        Raises:
+            CheckpointError: what was written before is no longer there.
         """
         super().__init__()
         self.file = file
-        if file.exists():
-            write_text(
-                file,
-                "".join(
-                    line for line in _whole_lines(file) if json.loads(line)["step"] <= from_step
-                ),
+        self._size, self._digest = 0, hashlib.sha256()
+        self._open(written)
+
+    @rank_zero_only
+    def _open(self, written: Mapping[str, Any] | None) -> None:
+        size = 0 if written is None else int(written["bytes"])
+        text = self.file.read_bytes() if self.file.is_file() else b""
+        self._size, self._digest = size, hashlib.sha256(text[:size])
+        if written is not None and (
+            len(text) < size or self._digest.hexdigest() != written["sha256"]
+        ):
+            raise CheckpointError(
+                f"{self.file}: its first {size:,} bytes are not those that were there when the last"
+                " checkpoint was saved; it was changed or damaged. Restore it, or train again."
             )
+        if len(text) > size:
+            write_text(self.file, text[:size].decode("utf-8"))
+
+    def position(self) -> dict[str, Any]:
+        """How much was written so far, and its sha256; it is on the disk when this returns."""
+        if self._size:
+            with self.file.open("rb") as file:
+                os.fsync(file.fileno())
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     @property
     def name(self) -> str:
@@ -153,21 +177,21 @@ class JsonLinesLogger(Logger):
         """Append a line; Lightning counts steps from 0, the file those that were made."""
         line: dict[str, Any] = {"step": (step or 0) + 1, "epoch": int(metrics.get("epoch", 0))}
         line |= {key: json_number(key, value) for key, value in metrics.items() if key != "epoch"}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        text = (json.dumps(line, allow_nan=False) + "\n").encode()
+        with naming(self.file):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with self.file.open("ab") as file:
+                    file.write(text)
+            except OSError:
+                if self.file.is_file():
+                    os.truncate(self.file, self._size)  # no half of a line
+                raise
+        self._size += len(text)
+        self._digest.update(text)
 
     @rank_zero_only
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
         """The config of a run stands in its `config.yaml`."""
-
-
-def _whole_lines(file: Path) -> list[str]:
-    """All lines but one that a killed process left half-written."""
-    return [
-        line
-        for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
-        if line.endswith("\n")
-    ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from recmtl import checkpoint
+from recmtl._files import sealed
 from recmtl.checkpoint import Index
 from recmtl.errors import CheckpointError
 
@@ -29,14 +29,37 @@ def test_index_that_names_what_is_not_there_is_corrupt(folder: Path) -> None:
     checkpoint.write_index(folder.parent, best=folder.name, last="step-00000009")
     with pytest.raises(CheckpointError, match=r"step-00000009: missing, but .*index\.json names"):
         checkpoint.read_index(folder.parent)
-    (folder.parent / "index.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="expected the keys `best` and `last`"):
-        checkpoint.read_index(folder.parent)
+    index = folder.parent / "index.json"
+    for text, message in (
+        ("[]", "was not written by recmtl"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        (sealed({"best": None}), "expected the keys `best` and `last`"),
+        (sealed({"best": None, "last": None}), "expected the key `files`"),
+        (sealed({"best": None, "last": None, "files": {}}).replace("null", "{}", 1), "its sha256"),
+    ):
+        index.write_text(text, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=rf"index\.json: {message}"):
+            checkpoint.read_index(folder.parent)
+
+
+def test_index_knows_the_lists_of_its_checkpoints(folder: Path) -> None:
+    checkpoint.write_index(folder.parent, best=folder.name, last=folder.name)
+    files = folder / "files.json"
+    files.write_text(files.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"step-00000007/files\.json: its sha256"):
+        checkpoint.best(folder.parent)
+
+
+def test_a_checkpoint_that_a_killed_process_had_set_aside_comes_back(folder: Path) -> None:
+    checkpoint.write_index(folder.parent, best=folder.name, last=folder.name)
+    folder.rename(folder.with_name(f".{folder.name}.0a1b2c3d.old"))
+    assert checkpoint.best(folder.parent) == folder
+    assert folder.is_dir()
 
 
 @pytest.mark.parametrize("name", ["..", "../other/step-00000001", "/tmp", "", 7])
 def test_index_names_nothing_outside_its_folder(folder: Path, name: object) -> None:
-    text = json.dumps({"best": name, "last": folder.name})
+    text = sealed({"best": name, "last": folder.name, "files": {}})
     (folder.parent / "index.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match="is no name of a folder beside it"):
         checkpoint.read_index(folder.parent)

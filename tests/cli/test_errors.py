@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import polars as pl
 import pytest
 
 from recmtl.cli import main
+from tests.runs import interrupt
 
 SPEC = """name: shop
 data: {train: train.parquet, valid: valid.parquet, group_by: user_id, keep: [user_id]}
@@ -301,8 +301,7 @@ def test_runs_that_are_finished_foreign_or_damaged(
     assert code == 2
     assert "--overwrite" in err
 
-    state = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**state, "status": "running"}))
+    interrupt(run)
     code, _, err = recmtl("train", spec, "--out", run, "train.lr=0.5")
     assert code == 5
     assert "another spec" in err

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from recmtl.checkpoint import read_index
 from recmtl.errors import CheckpointError
 from recmtl.report import write_report
+from recmtl.run import Run
 from tests.report.conftest import HOSTILE, SEGMENTS
+from tests.runs import copied, interrupt, settle
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -52,12 +54,6 @@ class Page(HTMLParser):
         self.words += data
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
-
-
-def copied(run: Path, folder: Path) -> Path:
-    """A copy of the run, without the page that another test may have written into it."""
-    without_page = shutil.ignore_patterns("report.html")
-    return Path(shutil.copytree(run, folder / "copy", ignore=without_page))
 
 
 def page_of(run: Path) -> Page:
@@ -144,8 +140,7 @@ def test_a_run_without_validation_says_so(plain_run: Path, tmp_path: Path) -> No
 
 def test_an_interrupted_run_shows_what_there_is(run: Path, tmp_path: Path) -> None:
     copy = copied(run, tmp_path)
-    state = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**state, "status": "running", "summary": None}))
+    interrupt(copy)
     (copy / "validation.json").unlink()
     lines = (copy / "metrics.jsonl").read_text()
     (copy / "metrics.jsonl").write_text(lines[:-20])  # killed while it wrote the last line
@@ -153,7 +148,7 @@ def test_an_interrupted_run_shows_what_there_is(run: Path, tmp_path: Path) -> No
     assert "not finished" in page.words
     assert "computed when training ends" in page.words
     assert "training loss" in page.words
-    for name in ("metrics.jsonl", "plan.txt", "versions.json"):
+    for name in ("metrics.jsonl", "plan.txt"):
         (copy / name).unlink()
     assert "not finished" in page_of(copy).words
 
@@ -164,6 +159,7 @@ def test_many_segment_values_are_cut_to_the_largest(run: Path, tmp_path: Path) -
     some = next(iter(summary["segments"]["device"].values()))
     values = {f"v{n}": {t: {**m, "n": n} for t, m in some.items()} for n in range(50)}
     (copy / "validation.json").write_text(json.dumps({**summary, "segments": {"device": values}}))
+    settle(copy)
     page = page_of(copy)
     assert "50 values, the largest 30 shown" in page.words
     named = {row[0] for row in page.rows}
@@ -179,10 +175,8 @@ def test_many_segment_values_are_cut_to_the_largest(run: Path, tmp_path: Path) -
         ("validation.json", b"[]", r"validation\.json: holds no JSON object"),
         ("validation.json", b'{"rows": 1}', r"validation\.json: is not recmtl's"),
         ("validation.json", b"\xff\xfe", r"validation\.json: is corrupt"),
-        ("versions.json", b"{", r"versions\.json: is corrupt"),
         ("plan.txt", b"\xff", r"plan\.txt: is corrupt"),
         ("metrics.jsonl", b"{\n{}\n", r"metrics\.jsonl:1: is not JSON"),
-        ("run.json", b"{", r"run\.json: is corrupt"),
         ("config.yaml", b"name: [", r"config\.yaml: cannot be read"),
     ],
 )
@@ -191,6 +185,27 @@ def test_a_corrupt_file_is_named(
 ) -> None:
     copy = copied(run, tmp_path)
     (copy / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{file}: its sha256 is not the recorded one"):
+        write_report(copy)
+    settle(copy)
     with pytest.raises(CheckpointError, match=message):
         write_report(copy)
     assert not (copy / "report.html").exists()
+
+
+def test_versions_are_shown_for_each_start_that_had_others(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copied(run, tmp_path)
+    assert "From the start on" not in page_of(copy).words
+    interrupt(copy)
+    with Run(copy).training():
+        pass  # the same versions: nothing to say
+    monkeypatch.setattr("recmtl.run.versions", lambda: {"torch": "9.9"})
+    with Run(copy).training():
+        pass
+    words = page_of(copy).words
+    assert "From the start on: python" in words
+    assert re.findall(r"From step-\d{8} on: torch [\d.]+", words) == [
+        f"From {read_index(copy / 'checkpoints').last} on: torch 9.9"
+    ]

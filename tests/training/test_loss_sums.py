@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from recmtl.tasks import LossTerms
@@ -19,3 +21,25 @@ def test_each_reader_gets_the_mean_since_it_last_read() -> None:
             assert not mean.requires_grad
     assert sums.since(one)[0].tolist() == [7.0, 3.5]
     assert sums.since(two)[0].tolist() == [5.0, 2.5]
+
+
+def test_a_restored_reader_reads_the_same_to_the_last_bit() -> None:
+    terms = [LossTerms(x, {}) for x in torch.rand(7, generator=torch.Generator().manual_seed(0))]
+    sums, reader = LossSums(), None
+    assert sums.state(reader) is None
+    for one in terms[:3]:
+        sums.add(one)
+    _, reader = sums.since(reader)
+    for one in terms[3:5]:
+        sums.add(one)
+    again = LossSums()
+    state = json.loads(json.dumps(sums.state(reader)))
+    its_reader = again.restore(state, torch.device("cpu"), share=1.0)
+    other = LossSums()
+    others_reader = other.restore(state, torch.device("cpu"), share=0.0)
+    assert torch.equal(again.since(its_reader)[0], sums.since(reader)[0])
+    assert other.since(others_reader)[0].tolist() == [0.0]
+    for one in terms[5:]:
+        sums.add(one)
+        again.add(one)
+    assert torch.equal(again.since(its_reader)[0], sums.since(reader)[0])
