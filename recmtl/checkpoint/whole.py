@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -13,6 +14,9 @@ from recmtl.checkpoint.manifest import read_manifest
 from recmtl.errors import CheckpointError
 
 __all__ = ["load_full"]
+
+_MALFORMED = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError)
+"""What comes of a file whose content is well-formed, but not what recmtl writes."""
 
 
 def load_full(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Tensor]:
@@ -37,6 +41,8 @@ def load_full(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Ten
     }
     whole: dict[str, Tensor] = {}
     filled = dict.fromkeys(wanted, 0)
+    # No file makes us allocate more than all files hold (a value takes a byte at least).
+    room = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     for name in sorted(n for n in manifest["files"] if n.endswith(".safetensors")):
         path = folder / name
         try:
@@ -44,16 +50,20 @@ def load_full(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Ten
                 offsets = json.loads((file.metadata() or {}).get("DCP_SHARDING_INFO", "{}"))
                 for key in wanted.keys() & set(file.keys()):
                     part, shape = file.get_tensor(key), wanted[key]["shape"]
+                    if str(part.dtype) != f"torch.{wanted[key]['dtype']}":
+                        continue  # reported below as not whole
                     filled[key] += part.numel()
                     if list(part.shape) == shape:
                         whole[key] = part
                         continue
+                    if math.prod(shape) > room:
+                        continue  # reported below as not whole
                     target = whole.setdefault(key, torch.empty(shape, dtype=part.dtype))
                     starts = offsets[key]["saved_offsets"]
                     target[
                         tuple(slice(o, o + n) for o, n in zip(starts, part.shape, strict=True))
                     ] = part
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        except (SafetensorError, OSError, *_MALFORMED) as error:
             raise CheckpointError(
                 f"{path}: cannot be read ({error}). Restore it, or use another checkpoint."
             ) from error

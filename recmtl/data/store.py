@@ -4,25 +4,58 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recmtl._files import atomic_folder, sha256_of, write_json
+from recmtl._files import atomic_folder, is_name, sha256_of, write_json
 from recmtl.data.dense import DenseScale
+from recmtl.data.files import first_line
 from recmtl.data.fit import Fitted
 from recmtl.data.labels import Population, Rate
-from recmtl.data.mappers import BucketMapper, HashMapper, Mapper, VocabMapper
+from recmtl.data.mappers import BucketMapper, HashMapper, IdFamily, Mapper, VocabMapper
 from recmtl.data.vocab import Vocabulary
-from recmtl.errors import CheckpointError
+from recmtl.errors import CheckpointError, RecMTLError
 from recmtl.spec import Spec
 
 __all__ = ["FORMAT", "load", "save"]
 
 FORMAT = 1
 """Version of the format."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Table(_Strict):
+    """How values become the rows of a table."""
+
+    name: str
+    kind: Literal["vocab", "hash", "buckets"]
+    family: IdFamily
+    rows: int
+    size: int | None = None
+    borders: tuple[float, ...] = ()
+    file: Annotated[str, Field(pattern=r"^vocab-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
+
+
+class _State(_Strict):
+    """What encoders.json holds."""
+
+    format: int
+    spec: Spec
+    num_rows: Annotated[int, Field(ge=0, lt=2**62)]
+    single: tuple[str, ...]
+    bags: tuple[str, ...]
+    mean_lengths: dict[str, Annotated[float, Field(ge=0)]]
+    scales: dict[str, tuple[float, Annotated[float, Field(gt=0)]]]
+    base_rates: dict[str, Rate]
+    label_scales: dict[str, tuple[float, float]]
+    populations: dict[str, tuple[int, int]]
+    tables: tuple[_Table, ...]
 
 
 def save(fitted: Fitted, folder: Path) -> None:
@@ -56,8 +89,12 @@ def load(folder: Path) -> Fitted:
         CheckpointError: a file is missing, corrupt, or of another version.
     """
     sums = _read_json(folder / "files.json")
+    unlisted = sorted({"encoders.json"} - sums.keys())
     for name, expected in sums.items():
         file = folder / name
+        if not is_name(name) or not isinstance(expected, str):
+            unlisted.append(name)
+            continue
         if not file.is_file():
             raise CheckpointError(f"{file}: the file is missing. Restore it, or train again.")
         if sha256_of(file) != expected:
@@ -65,6 +102,11 @@ def load(folder: Path) -> Fitted:
                 f"{file}: the file is corrupt (its sha256 is another one). Restore it, or train "
                 "again."
             )
+    if unlisted:
+        raise CheckpointError(
+            f"{folder / 'files.json'}: {unlisted[0][:100]!r} is no file beside it with its sha256;"
+            " it was not written by recmtl. Restore it, or train again."
+        )
     path = folder / "encoders.json"
     state = _read_json(path)
     if state.get("format") != FORMAT:
@@ -72,11 +114,16 @@ def load(folder: Path) -> Fitted:
             f"{path}: this is format {state.get('format')}, expected {FORMAT}. Train again."
         )
     try:
-        return _restore(state, folder)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(
-            f"{path}: the content is not that of encoders ({error!r}). Train again."
-        ) from error
+        return _restore(path.read_text(encoding="utf-8"), folder)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(str(part) for part in first["loc"])[:100]
+        what = f"{at}: {first['msg']}"
+    except (ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, RecMTLError):
+            raise
+        what = str(error)[:200]
+    raise CheckpointError(f"{path}: the content is not that of encoders ({what}). Train again.")
 
 
 def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
@@ -111,37 +158,68 @@ def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
     }
 
 
-def _restore(state: dict[str, Any], folder: Path) -> Fitted:
-    return Fitted(
-        spec=Spec.model_validate_json(json.dumps(state["spec"])),
-        mappers={table["name"]: _restore_table(table, folder) for table in state["tables"]},
-        scales={name: DenseScale(*scale) for name, scale in state["scales"].items()},
-        single=tuple(state["single"]),
-        bags=tuple(state["bags"]),
-        mean_lengths=state["mean_lengths"],
-        base_rates={name: _rate(rate) for name, rate in state["base_rates"].items()},
-        label_scales={name: (mean, std) for name, (mean, std) in state["label_scales"].items()},
-        populations={name: Population(*counts) for name, counts in state["populations"].items()},
-        num_rows=state["num_rows"],
+def _restore(text: str, folder: Path) -> Fitted:
+    state = _State.model_validate_json(text)
+    spec = state.spec
+    fitted = Fitted(
+        spec=spec,
+        mappers={table.name: _restore_table(table, folder) for table in state.tables},
+        scales={name: DenseScale(*scale) for name, scale in state.scales.items()},
+        single=state.single,
+        bags=state.bags,
+        mean_lengths=state.mean_lengths,
+        base_rates=state.base_rates,
+        label_scales=state.label_scales,
+        populations={name: Population(*counts) for name, counts in state.populations.items()},
+        num_rows=state.num_rows,
+    )
+    lists = {*state.bags, *(feature.name for feature in spec.sequences)}
+    parts = {
+        "tables": (set(fitted.mappers), set(spec.tables)),
+        "single and bags": ({*state.single, *state.bags}, {f.name for f in spec.sparse}),
+        "scales": (set(fitted.scales), {feature.name for feature in spec.dense}),
+        "mean_lengths": (set(fitted.mean_lengths), lists),
+    }
+    wrong = [name for name, (found, expected) in parts.items() if found != expected]
+    if "tables" not in wrong:
+        tables = [table for table in state.tables if not _is_of(table, fitted)]
+        wrong += [f"table {table.name}" for table in tables]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not those of its spec")
+    return fitted
+
+
+def _is_of(table: _Table, fitted: Fitted) -> bool:
+    """Whether a table is what the spec says of it."""
+    owner, mapper = fitted.spec.table_owner(table.name), fitted.mappers[table.name]
+    kinds = {"vocab": owner.vocab is not None, "hash": owner.hash is not None}
+    return (
+        kinds.get(table.kind, owner.buckets is not None)
+        and (table.kind != "hash" or table.size == owner.hash)
+        and (mapper.rows, mapper.family) == (table.rows, table.family)
     )
 
 
-def _rate(rate: float | list[float]) -> Rate:
-    return tuple(rate) if isinstance(rate, list) else rate
-
-
-def _restore_table(table: dict[str, Any], folder: Path) -> Mapper:
-    if table["kind"] == "hash":
-        return HashMapper(table["size"], table["family"])
-    if table["kind"] == "buckets":
-        return BucketMapper(np.array(table["borders"], np.float64))
-    file = folder / table["file"]
-    frame = pl.read_parquet(file, glob=False)
-    if len(frame) + 1 != table["rows"]:
+def _restore_table(table: _Table, folder: Path) -> Mapper:
+    if table.kind == "hash":
+        return HashMapper(table.size or 0, table.family)
+    if table.kind == "buckets":
+        return BucketMapper(np.array(table.borders, np.float64))
+    file = folder / table.file
+    try:
+        frame = pl.read_parquet(file, glob=False, columns=["id", "count"])
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CheckpointError(
-            f"{file}: has {len(frame)} ids, expected {table['rows'] - 1}. Train again."
+            f"{file}: is no vocabulary ({first_line(error)}). Restore it, or train again."
+        ) from error
+    ids = frame["id"]
+    if ids.dtype not in (pl.Int64, pl.String) or ids.null_count() or not ids.is_unique().all():
+        raise CheckpointError(f"{file}: its ids are not those of a vocabulary. Train again.")
+    if len(frame) + 1 != table.rows:
+        raise CheckpointError(
+            f"{file}: has {len(frame)} ids, expected {table.rows - 1}. Train again."
         )
-    return VocabMapper(Vocabulary(frame["id"], frame["count"]))
+    return VocabMapper(Vocabulary(ids, frame["count"]))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -151,7 +229,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: the file is missing: there are no encoders here. Train first."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: the file is corrupt ({error}). Restore it, or train again."
         ) from error

@@ -18,6 +18,7 @@ from recmtl.errors import CheckpointError
 
 __all__ = ["from_json", "to_json"]
 
+_MALFORMED = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError)
 _LARGEST_TENSOR = 10_000
 _DTYPES = {
     str(d).removeprefix("torch."): d
@@ -78,12 +79,25 @@ def _tensor_to_json(tensor: Tensor, where: str) -> dict[str, Any]:
 def from_json(value: Any) -> Any:
     """What `to_json` was given.
 
+    Raises:
+        CheckpointError: `to_json` never gave that.
+
     Example:
         >>> from_json(to_json({"a": (1, None), 2: float("-inf")}, where="x"))
         {'a': (1, None), 2: -inf}
     """
+    try:
+        return _from_json(value)
+    except _MALFORMED as error:
+        raise CheckpointError(
+            f"the state of a checkpoint was not written by recmtl ({type(error).__name__}:"
+            f" {str(error)[:200]}). Use another checkpoint."
+        ) from error
+
+
+def _from_json(value: Any) -> Any:
     if isinstance(value, list):
-        return [from_json(item) for item in value]
+        return [_from_json(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "$float" in value:
@@ -91,11 +105,11 @@ def from_json(value: Any) -> Any:
     if "$path" in value:
         return Path(value["$path"])
     if "$tuple" in value:
-        return tuple(from_json(value["$tuple"]))
+        return tuple(_from_json(value["$tuple"]))
     if "$dict" in value:
-        return {from_json(key): from_json(item) for key, item in value["$dict"]}
+        return {_from_json(key): _from_json(item) for key, item in value["$dict"]}
     if "$tensor" in value:
-        return torch.tensor(from_json(value["$tensor"]), dtype=_DTYPES[value["dtype"]]).reshape(
+        return torch.tensor(_from_json(value["$tensor"]), dtype=_DTYPES[value["dtype"]]).reshape(
             value["shape"]
         )
-    return {key: from_json(item) for key, item in value.items()}
+    return {key: _from_json(item) for key, item in value.items()}

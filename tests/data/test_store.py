@@ -108,3 +108,44 @@ def test_table_names_are_no_file_names(tmp_path: Path) -> None:
     encoders.save(tmp_path / "encoders")
     assert Encoders.load(tmp_path / "encoders").tables == {name: 3}
     assert [f.name for f in tmp_path.iterdir()] == ["encoders"]
+
+
+def rewritten(folder: Path, **changes: object) -> None:
+    """Change parts of encoders.json, with a checksum that fits."""
+    path = folder / "encoders.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(state | changes))
+    sums = json.loads((folder / "files.json").read_text())
+    (folder / "files.json").write_text(json.dumps(sums | {path.name: sha256_of(path)}))
+
+
+@pytest.mark.parametrize("name", ["../vocab-0000.parquet", "/etc/passwd", "vocab-0000.parquet/.."])
+def test_a_vocabulary_lies_beside_the_list_that_names_it(name: str, folder: Path) -> None:
+    tables = json.loads((folder / "encoders.json").read_text())["tables"]
+    rewritten(folder, tables=[{**tables[0], "file": name}, *tables[1:]])
+    with pytest.raises(CheckpointError, match=r"the content is not that of encoders \(tables\.0"):
+        Encoders.load(folder)
+
+
+def test_a_checksum_of_a_file_elsewhere_is_not_asked_for(folder: Path) -> None:
+    sums = json.loads((folder / "files.json").read_text())
+    (folder / "files.json").write_text(json.dumps(sums | {"../../a": "0"}))
+    with pytest.raises(CheckpointError, match=r"'\.\./\.\./a' is no file beside it"):
+        Encoders.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scales": {}}, "scales: not those of its spec"),
+        ({"single": ["user"]}, "single and bags: not those of its spec"),
+        ({"num_rows": -1}, "num_rows: Input should be greater than or equal to 0"),
+        ({"mean_lengths": {"tags": "many"}}, "mean_lengths.tags: Input should be a valid number"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    changes: dict[str, object], message: str, folder: Path
+) -> None:
+    rewritten(folder, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        Encoders.load(folder)
