@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.recmtl-installed
 
-.PHONY: help setup demo test test-fast lint format types check docs wheel clean
+.PHONY: help setup demo test test-fast lint format types check fuzz docs wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -68,6 +68,11 @@ types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy --no-error-summary
 
 check: lint types test ## lint, types and test
+
+fuzz: $(STAMP) ## ten minutes of fuzzing for each kind of file that is read
+	@for target in spec index checkpoint encoders; do \
+	  echo "fuzzing: $$target"; $(BIN)/python tests/fuzz/fuzz.py $$target --seconds 600; \
+	done
 
 docs: $(STAMP) ## write feature_specs/README.md and feature_specs/schema.json from the code
 	$(BIN)/python -m recmtl.config
