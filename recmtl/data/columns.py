@@ -168,8 +168,8 @@ def _sharing_problems(
     owner = spec.table_owner(spec.table_of(feature))
     if owner.buckets is not None or owner.name not in schema:
         return []
-    kinds = {family(inner(schema[name])) for name in (feature.name, owner.name)} - {"null"}
-    if len(kinds) < 2:
+    kinds = {family(inner(schema[name])) for name in (feature.name, owner.name)}
+    if kinds != {"int", "string"}:
         return []
     return [
         f"{column}, but it shares the table of `{owner.name}`, which is {schema[owner.name]}: "
