@@ -12,7 +12,10 @@ from recmtl.cli.app import debug_option, emit, json_option
 
 __all__ = ["command"]
 
-_SHOWN = ("n", "positives", "auc", "gauc", "logloss", "ne", "pcoc", "ece", "rmse", "mae")
+_SHOWN = (
+    *("n", "positives", "auc", "gauc", "logloss", "ne", "pcoc", "ece"),
+    *("accuracy", "rmse", "mae"),
+)
 
 
 @click.command("eval")

@@ -53,6 +53,11 @@ def write_report(run: str | Path) -> Path:
         segments=_segments(summary),
         populations=opened.encoders.populations,
         label_scales=opened.encoders.label_scales,
+        class_shares={
+            name: rates
+            for name, rates in opened.encoders.base_rates.items()
+            if isinstance(rates, tuple)
+        },
         rows=opened.encoders.num_rows,
         tables=opened.encoders.tables,
         training=_training_plots(lines),
@@ -65,6 +70,12 @@ def write_report(run: str | Path) -> Path:
             plots.histogram_plot(task, curve["histogram"])
             for task, curve in curves.items()
             if "histogram" in curve
+        ],
+        classes=[
+            plot
+            for task, curve in curves.items()
+            if "classes" in curve
+            for plot in _class_plots(task, curve["classes"])
         ],
         numbers=[
             plots.numbers_plot(task, curve["numbers"])
@@ -132,9 +143,19 @@ def _segments(summary: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, An
 
 def _training_plots(lines: list[dict[str, Any]]) -> list[str]:
     wanted = [("train", "loss", "training loss")]
-    wanted += [("valid", name, f"validation {name}") for name in ("auc", "logloss", "rmse")]
+    names = ("auc", "logloss", "accuracy", "rmse")
+    wanted += [("valid", name, f"validation {name}") for name in names]
     found = [(title, *_series(lines, stage, name)) for stage, name, title in wanted]
     return [plots.lines_plot(title, steps, values) for title, steps, values in found if steps]
+
+
+def _class_plots(task: str, classes: dict[str, Any]) -> list[str]:
+    """The three plots of a multiclass task, in one row of the page."""
+    return [
+        plots.shares_plot(task, classes),
+        plots.confusion_plot(task, classes),
+        plots.sureness_plot(task, classes["reliability"]),
+    ]
 
 
 def _series(

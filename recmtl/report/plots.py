@@ -9,15 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-__all__ = ["histogram_plot", "lines_plot", "numbers_plot", "reliability_plot"]
+__all__ = [
+    "confusion_plot",
+    "histogram_plot",
+    "lines_plot",
+    "numbers_plot",
+    "reliability_plot",
+    "shares_plot",
+    "sureness_plot",
+]
 
 _COLOURS = ("#2563eb", "#ea8a0b", "#0d9467", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#475569")
 _INK, _GRID, _SOFT = "#334155", "#e9eef4", "#94a3b8"
 _SIZE = (3.75, 2.75)
 _MAX_MARKED = 40
+_MAX_NUMBERED = 10
 _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "axes.edgecolor": _SOFT,
     "axes.labelcolor": _INK,
@@ -140,6 +150,90 @@ def numbers_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
         axes.set_xlabel("mean prediction")
         axes.set_ylabel("mean label, band of 80 %")
         return _svg(figure)
+
+
+def shares_plot(task: str, classes: Mapping[str, Any]) -> str:
+    """What share of the rows each class has, beside its mean predicted probability.
+
+    Args:
+        task: its name.
+        classes: `names`, `shares` and `mean_probs` of the classes.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        names, places = classes["names"], range(len(classes["names"]))
+        for key, label, shift, colour in (
+            ("shares", "observed", -0.2, _SOFT),
+            ("mean_probs", "predicted", 0.2, _COLOURS[0]),
+        ):
+            axes.bar(
+                [place + shift for place in places], classes[key], 0.4, color=colour, label=label
+            )
+        axes.grid(visible=False, axis="x")
+        _class_ticks(axes.xaxis, names)
+        axes.set_xlabel("class")
+        axes.set_ylabel("share of rows")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: _percent(share)))
+        axes.margins(y=0.22)
+        axes.legend(frameon=False, ncols=2, loc="upper center", handlelength=1.2)
+        return _svg(figure)
+
+
+def confusion_plot(task: str, classes: Mapping[str, Any]) -> str:
+    """Which class is the likeliest one, for the rows of each class.
+
+    Args:
+        task: its name.
+        classes: `names` and `confusion`, whose rows are the classes that came.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        names, shares = classes["names"], classes["confusion"]
+        colours = LinearSegmentedColormap.from_list("shares", ["#f8fafc", _COLOURS[0]])
+        axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=0.7)
+        size = 8 if len(names) <= 6 else 5.5
+        for i, row in enumerate(shares if len(names) <= _MAX_NUMBERED else ()):
+            for j, share in enumerate(row):
+                ink = "white" if share > 0.55 else _INK
+                text = f"{100 * share:.0f}"
+                axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink, size=size)
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(length=0)
+        for axis in (axes.xaxis, axes.yaxis):
+            _class_ticks(axis, names, middle=0.5)
+        axes.set_xlabel("likeliest class (% of the row's class)")
+        axes.set_ylabel("class that came")
+        return _svg(figure)
+
+
+def sureness_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
+    """How often the likeliest class comes, against its probability.
+
+    Args:
+        task: its name.
+        bins: `mean_probs` and `base_rates` of each bin.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
+        x, y = bins["mean_probs"], bins["base_rates"]
+        axes.plot(x, y, "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2)
+        axes.set(xlim=(min([*x, 1.0]) * 0.9, 1.02), ylim=(min([*x, *y, 1.0]) * 0.9, 1.02))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FuncFormatter(lambda share, _: _percent(round(share, 4))))
+        axes.set_xlabel("probability of the likeliest class")
+        axes.set_ylabel("share where it came")
+        return _svg(figure)
+
+
+def _class_ticks(axis: Any, names: Sequence[str], *, middle: float = 0.0) -> None:
+    """A tick for each class, without marks; slim ones where there are many."""
+    axis.set_ticks([place + middle for place in range(len(names))], list(names))
+    axis.set_tick_params(length=0, labelsize=8 if len(names) <= 12 else 5.5)
 
 
 def _axes(title: str) -> tuple[Figure, Any]:

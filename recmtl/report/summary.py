@@ -1,6 +1,7 @@
 """What the page shows about the validation rows, computed once when training ends.
 
-Shape letters: B rows, H heads, K label columns, T tasks, E experts.
+Shape letters: B rows, H logits, K label columns, T tasks, O columns of what is predicted,
+E experts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from recmtl.data import Log, batches_in_order
 from recmtl.data.cutting import cut_rows
 from recmtl.metrics import reliability_bins, score_histogram
 from recmtl.models import outcome_metrics
+from recmtl.report.classes import ClassCurves
 from recmtl.run import Run
 from recmtl.scoring import BatchScorer
 from recmtl.scoring.evaluate import gather_outcomes
@@ -60,14 +62,21 @@ def summarise(run: Run, valid: Log, *, progress: Progress = no_progress) -> dict
         groups=aside[data.group_by] if aside is not None and data.group_by else None,
         segments={column: aside[column] for column in data.segments} if aside is not None else {},
     )
-    odds_BT = scorer.tasks.log_odds(logits_BH).double().numpy()
+    odds_BO = scorer.tasks.log_odds(logits_BH).double().numpy()
     observed_BT = scorer.tasks.observed(labels_BK, weight_B).numpy()
     targets_BT = scorer.tasks.targets(labels_BK).double().numpy()
     kinds = {task.name: task.kind for task in run.config.tasks}
-    curves = {}
+    curves: dict[str, Any] = {}
     for t, name in enumerate(scorer.tasks.names):
         rows = observed_BT[:, t]
-        seen = (odds_BT[rows, t], targets_BT[rows, t], weight_B.double().numpy()[rows])
+        odds = odds_BO[:, scorer.tasks.columns[name]][rows]
+        labels, weights = targets_BT[rows, t], weight_B.double().numpy()[rows]
+        if kinds[name] == "multiclass":
+            classes = ClassCurves(odds.shape[1])
+            classes.add(odds, labels, weights)
+            curves[name] = {"classes": classes.columns()}
+            continue
+        seen = (odds[:, 0], labels, weights)
         if kinds[name] == "regression":
             curves[name] = {"numbers": number_bins(*seen)}
         else:

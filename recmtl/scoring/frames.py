@@ -65,19 +65,35 @@ def to_polars(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
 def beside(rows: Any, keep: Sequence[str], scores: Mapping[str, NDArray[np.float32]]) -> Any:
     """The columns `keep` of `rows`, untouched, and the scores, in the type of `rows`.
 
-    A pandas frame keeps its index: in pandas, columns meet by it.
+    Scores of two dimensions become fixed-size lists, in pandas an array for each row. A pandas
+    frame keeps its index: in pandas, columns meet by it.
     """
     if isinstance(rows, dict):
         return {column: rows[column] for column in keep} | dict(scores)
     if isinstance(rows, pl.DataFrame):
         kept = [rows[column] for column in keep]
-        return pl.DataFrame([*kept, *(pl.Series(name, of) for name, of in scores.items())])
+        return pl.DataFrame([*kept, *(_series(name, of) for name, of in scores.items())])
     if _is_pandas(rows):
-        return rows[list(keep)].assign(**scores)
+        lists = {name: of if of.ndim == 1 else list(of) for name, of in scores.items()}
+        return rows[list(keep)].assign(**lists)
     kept = rows.select(list(keep))
-    fields = [*kept.schema, *(pa.field(name, pa.float32()) for name in scores)]
-    arrays = [*kept.columns, *(pa.array(values) for values in scores.values())]
-    return type(rows).from_arrays(arrays, schema=pa.schema(fields))
+    arrays = {name: _arrow(of) for name, of in scores.items()}
+    fields = [*kept.schema, *(pa.field(name, array.type) for name, array in arrays.items())]
+    columns = [*kept.columns, *arrays.values()]
+    return type(rows).from_arrays(columns, schema=pa.schema(fields))
+
+
+def _series(name: str, scores: NDArray[np.float32]) -> pl.Series:
+    if scores.ndim == 1:
+        return pl.Series(name, scores)
+    return pl.Series(name, np.ascontiguousarray(scores), pl.Array(pl.Float32, scores.shape[1]))
+
+
+def _arrow(scores: NDArray[np.float32]) -> pa.Array:
+    if scores.ndim == 1:
+        return pa.array(scores)
+    flat = pa.array(np.ascontiguousarray(scores).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, scores.shape[1])
 
 
 def _is_pandas(value: Any) -> bool:

@@ -27,7 +27,6 @@ from recmtl.tasks import TaskSet
 
 __all__ = ["BatchScorer"]
 
-_NO_SCORES = np.empty(0, np.float32)
 _FORWARD_ROWS = 4096
 """Rows of one forward pass: a larger one leaves the caches, and equal ones make equal scores."""
 
@@ -36,8 +35,10 @@ class BatchScorer:
     """A trained run as a callable on frames: kept columns and one score column a task.
 
     Rows keep their order. A binary task gives `probs_<task>`, a regression `pred_<task>`, both
-    float32. It is pickled by its path and options, so that Ray, Spark and process pools can send
-    it to their workers, each of which reads the run itself.
+    float32; a multiclass task `probs_<task>`, the probability of each class as a fixed-size list
+    (in pandas an array in each row, in a dict of arrays one array of two dimensions). It is pickled
+    by its path and options, so that Ray, Spark and process pools can send it to their workers, each
+    of which reads the run itself.
 
     Args:
         run: the folder of a run.
@@ -114,12 +115,19 @@ class BatchScorer:
         parts = [
             self.net(pad_to(part, _FORWARD_ROWS))[: len(part)] for part in cut_rows(batch, sizes)
         ]
-        return torch.cat(parts) if parts else torch.zeros(0, len(self.tasks.heads))
+        return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
 
     def scores(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Output columns of encoded rows."""
-        probs_BT = self.tasks.probs(self.logits(batch)).numpy()
-        return {column: probs_BT[:, t] for t, column in enumerate(self.columns().values())}
+        """Output columns of encoded rows; that of a multiclass task is `[B, C]`."""
+        return self._by_column(self.tasks.probs(self.logits(batch)).numpy())
+
+    def _by_column(self, probs_BO: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        of_classes = {task.name for task in self.tasks.tasks if task.kind == "multiclass"}
+        found = {}
+        for name, column in self.columns().items():
+            where = self.tasks.columns[name]
+            found[column] = probs_BO[:, where if name in of_classes else where.start]
+        return found
 
     def with_scores(self, rows: Any, batch: Batch) -> Any:
         """Kept columns of `rows` beside the scores of the same rows, encoded."""
@@ -139,8 +147,9 @@ class BatchScorer:
             rows = rows.collect()  # once: a second time its rows may come in another order
         self.require(column_names(rows))
         frame = to_polars(rows, self.encoders.columns(labels=False))
+        no_logits = torch.zeros(0, self.tasks.num_logits)
         if not frame.height:  # an empty pandas column has no type that could be checked
-            return beside(rows, self.keep, dict.fromkeys(self.columns().values(), _NO_SCORES))
+            return beside(rows, self.keep, self._by_column(self.tasks.probs(no_logits).numpy()))
         return self.with_scores(rows, self.encoders.encode(frame, labels=False))
 
     def require(self, names: Sequence[str], where: str = "") -> None:

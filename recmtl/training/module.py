@@ -163,7 +163,11 @@ class MultiTaskModule(pl.LightningModule):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """What each task predicts, [B, all tasks]: probabilities, or numbers in a label's unit."""
+        """What each task predicts, [B, O]: probabilities, or numbers in a label's unit.
+
+        A task has one column, a multiclass task one for each class, in the order of the spec:
+        `tasks.columns` says where each one's are.
+        """
         assert self.net is not None
         return self.tasks.probs(self.net(batch))
 
@@ -266,7 +270,7 @@ class MultiTaskModule(pl.LightningModule):
         self._keep(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """What each task predicts for this rank's rows, [B, all tasks]."""
+        """What each task predicts for this rank's rows, [B, O], as `forward` says it."""
         with torch.inference_mode(mode=False), torch.no_grad():
             predicted: Tensor = self(batch)
             return predicted
