@@ -11,6 +11,8 @@ from recmtl.config import RunConfig, load_spec
 from recmtl.errors import SpecError
 
 if TYPE_CHECKING:
+    from recmtl.data import Splits
+    from recmtl.run import Run
     from recmtl.scoring import ScoreResult
     from recmtl.training import TrainResult
 
@@ -30,7 +32,8 @@ def train(
     """Fit encoders, train, and keep the best checkpoint in the run folder `out`.
 
     A run that was interrupted is continued. Nothing is written before versions, spec and data
-    are found to be right.
+    are found to be right. With `train.devices` this process is the first of so many, and starts
+    the others; under `torchrun` every process calls this, and gets the result.
 
     Args:
         spec: a spec file, or a config that is loaded already.
@@ -39,7 +42,8 @@ def train(
         overrides: changes of the spec, such as ``"tower=ple"``.
         overwrite: train anew where `out` holds a run already.
         progress: shows what is going on (see `recmtl._progress`).
-        notify: told, in a sentence each, what `recmtl doctor` would warn of.
+        notify: told, in a sentence each, what `recmtl doctor` would warn of, and how many processes
+            train.
 
     Raises:
         SpecError: the spec or an override is wrong, or `out` holds a finished run or something
@@ -50,35 +54,74 @@ def train(
     """
     import torch
 
-    from recmtl.data import Encoders, open_splits
-    from recmtl.doctor import encode_all, require_healthy, require_memory
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
-    from recmtl.run import Run, discard
+    from recmtl.run import Run
     from recmtl.training import fit, require_loggers
+    from recmtl.training.launch import led_team
+    from recmtl.training.team import require_devices
+    from recmtl.training.torchrun import follow, leading, torchrun_team
 
-    config, data_dir = resolve(spec, data, overrides)
-    require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
-    require_loggers(config)
     out = Path(out)
+    with torchrun_team() as started:
+        config, data_dir = resolve(spec, data, overrides)
+        devices = require_devices(config.train.devices, started)
+        require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
+        require_loggers(config)
+        if started is not None and started.rank > 0:
+            follow(started)
+            return fit(config, Run(out).encoders, data_dir=data_dir, folder=out, team=started)
+        run, splits = _prepared(config, data_dir, out, overwrite, progress, notify)
+        with run.training():
+            with (
+                led_team(out, data_dir, devices=devices, sharding=config.train.sharding)
+                if started is None
+                else leading(started)
+            ) as team:
+                if notify is not None and devices > 1:
+                    notify(f"{team}")
+                result = fit(
+                    config,
+                    run.encoders,
+                    data_dir=data_dir,
+                    folder=out,
+                    progress=progress,
+                    team=team,
+                )
+            if splits.valid is not None:
+                summarise(run, splits.valid, progress=progress)
+            summary = {"best": result.best, "rows_per_s": result.rows_per_s}
+            run.finish({**summary, "epochs": result.epochs})
+    return result
+
+
+def _prepared(
+    config: RunConfig,
+    data_dir: Path,
+    out: Path,
+    overwrite: bool,
+    progress: Progress,
+    notify: Callable[[str], None] | None,
+) -> tuple[Run, Splits]:
+    """The run to train: an interrupted one, or a new one on data that was found to be right."""
+    from recmtl.data import Encoders, open_splits
+    from recmtl.doctor import encode_all, require_healthy, require_memory
+    from recmtl.run import Run
+
     splits = open_splits(config.data, data_dir)
     run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)
-    if run is None:
-        for finding in require_healthy(config, splits):
-            if notify is not None and finding.severity == "warning":
-                notify(str(finding))
-        encoders = Encoders.fit(config, train=splits.train, progress=progress)
-        require_memory(config, encoders)
-        if splits.valid is not None:
-            encode_all(encoders, splits.valid, progress=progress)
-        if overwrite and out.exists():
-            discard(out)
-        run = Run.create(out, config, encoders, data_fingerprint=splits.fingerprint)
-    result = fit(config, run.encoders, data_dir=data_dir, folder=out, progress=progress)
+    if run is not None:
+        return run, splits
+    for finding in require_healthy(config, splits):
+        if notify is not None and finding.severity == "warning":
+            notify(str(finding))
+    encoders = Encoders.fit(config, train=splits.train, progress=progress)
+    require_memory(config, encoders)
     if splits.valid is not None:
-        summarise(run, splits.valid, progress=progress)
-    run.finish({"best": result.best, "rows_per_s": result.rows_per_s, "epochs": result.epochs})
-    return result
+        encode_all(encoders, splits.valid, progress=progress)
+    return Run.create(
+        out, config, encoders, data_fingerprint=splits.fingerprint, replace=overwrite
+    ), splits
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from recmtl import __version__
 from recmtl._extras import naming_the_extra
 from recmtl.errors import RecMTLError
 
-__all__ = ["emit", "main"]
+__all__ = ["INTERRUPTED", "emit", "main"]
 
 _COMMANDS = {
     "init": "Guess a first spec from a log.",
@@ -28,7 +28,7 @@ _COMMANDS = {
     "score": "Score a log: Parquet in, Parquet out.",
     "report": "One HTML page about a run.",
 }
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 class _LazyGroup(click.Group):
@@ -85,7 +85,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("recmtl: interrupted; the same command goes on from here.", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except RecMTLError as error:
         _fail(error, f"{type(error).__name__}: {error}", error.exit_code, arguments)
     except OSError as error:

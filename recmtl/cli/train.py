@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.app import INTERRUPTED, debug_option, emit, json_option
 from recmtl.cli.eval import table
 
 __all__ = ["command"]
@@ -38,16 +40,27 @@ def command(
     or train.lr=3e-4.
     """
     from recmtl import api
+    from recmtl.training.failures import OtherRankError
 
-    result = api.train(
-        spec,
-        data=data,
-        out=out,
-        overrides=overrides,
-        overwrite=overwrite,
-        progress=terminal_progress(),
-        notify=lambda text: click.echo(text, err=True),
-    )
+    speaks = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+    try:
+        result = api.train(
+            spec,
+            data=data,
+            out=out,
+            overrides=overrides,
+            overwrite=overwrite,
+            progress=terminal_progress(),
+            notify=lambda text: click.echo(text, err=True),
+        )
+    except OtherRankError as error:  # torchrun: one process says it
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        if speaks:
+            raise
+        sys.exit(INTERRUPTED)
+    if not speaks:
+        return
     lines = [f"{out}: {result.epochs} epochs, {result.rows_per_s:,.0f} rows/s", ""]
     lines += table(_by_task(result.best)) if result.best else ["no validation rows"]
     lines.append(f"\nNext: recmtl report {out}, recmtl score {out} --data LOG --out SCORES")

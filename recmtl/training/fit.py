@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from recmtl._files import write_text
 from recmtl._progress import Progress, no_progress
@@ -26,13 +24,14 @@ from recmtl.checkpoint import read_index, read_state
 from recmtl.config import RunConfig
 from recmtl.data import Encoders
 from recmtl.errors import MissingExtraError
-from recmtl.training.checkpoints import RunCheckpoints
+from recmtl.training.checkpoints import RunCheckpoints, tidy
 from recmtl.training.datamodule import ClickLogDataModule
 from recmtl.training.module import MultiTaskModule
 from recmtl.training.monitor import Monitor
 from recmtl.training.reporting import EpochBars, JsonLinesLogger
 from recmtl.training.signals import StopRequest, TrainingInterrupted
 from recmtl.training.strategy import TorchRecStrategy
+from recmtl.training.team import ALONE, Team, TeamEnvironment, joined
 from recmtl.training.validation import json_number
 
 __all__ = ["TrainResult", "fit", "require_loggers"]
@@ -60,6 +59,7 @@ def fit(
     folder: str | Path,
     progress: Progress = no_progress,
     resume: bool = True,
+    team: Team = ALONE,
 ) -> TrainResult:
     """Train, keep the best checkpoint, and go on where an interrupted training of `folder` stopped.
 
@@ -74,6 +74,7 @@ def fit(
         folder: folder of the run.
         progress: shows what is going on.
         resume: go on from the last checkpoint in `folder`, if there is one.
+        team: the processes that train together; each of them calls this.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written first (a second signal
@@ -83,18 +84,54 @@ def fit(
     """
     folder = Path(folder)
     last = read_index(folder / "checkpoints").last if resume else None
-    last_path = None if last is None else folder / "checkpoints" / last
-    step = 0 if last_path is None else read_state(last_path)["global_step"]
-    stop = StopRequest()
-    had_group = dist.is_initialized()
+    start = _Start()
+    if last is not None:
+        path = folder / "checkpoints" / last
+        state = read_state(path)
+        written = state["callbacks"]["RunCheckpoints"]["metrics"]
+        start = _Start(path, state["global_step"], written)
+    if team.rank == 0:
+        tidy(folder / "checkpoints")
+    stop = StopRequest(is_led=team.is_led)
+    try:
+        with _quiet(), stop.on_signals(), joined(team):
+            return _fit(config, encoders, Path(data_dir), folder, progress, start, stop, team)
+    except TrainingInterrupted as error:
+        raise KeyboardInterrupt(str(error)) from error
+    except SystemExit as error:  # Lightning's answer to a second Ctrl-C
+        raise KeyboardInterrupt(f"stopped after step {start.step:,}") from error
+
+
+class _Start(NamedTuple):
+    """Where training goes on."""
+
+    checkpoint: Path | None = None
+    step: int = 0
+    written: dict[str, Any] | None = None
+    """How far `metrics.jsonl` was."""
+
+
+def _fit(
+    config: RunConfig,
+    encoders: Encoders,
+    data_dir: Path,
+    folder: Path,
+    progress: Progress,
+    start: _Start,
+    stop: StopRequest,
+    team: Team,
+) -> TrainResult:
+    """What `fit` does; nothing that holds the process group outlives it."""
     monitor = (
         None if config.monitor is None else Monitor(f"valid/{config.monitor}", config.monitor_mode)
     )
+    metrics = JsonLinesLogger(folder / "metrics.jsonl", written=start.written)
     checkpoints = RunCheckpoints(
         folder / "checkpoints",
         monitor=monitor,
         every_n_steps=config.train.checkpoint_every_steps,
         interrupted=lambda: stop.requested,
+        metrics=metrics,
     )
     stopwatch = _Stopwatch()
     num_batches = -(-encoders.num_rows // config.train.batch_size)
@@ -102,36 +139,35 @@ def fit(
         stopwatch,
         EpochBars(progress, num_rows=encoders.num_rows, batch_size=config.train.batch_size),
         checkpoints,
+        _PlanFile(folder / "plan.txt", team),
     ]
     if config.train.patience is not None and monitor is not None:
         callbacks.append(_Patience(monitor, config.train.patience))
     module = MultiTaskModule(config, encoders)
     data = ClickLogDataModule(config, encoders, data_dir=data_dir)
-    with _quiet(), stop.on_signals():
-        trainer = pl.Trainer(
-            accelerator="gpu" if torch.cuda.is_available() else "cpu",
-            devices=1,
-            strategy=TorchRecStrategy(),
-            precision=config.train.precision,
-            max_epochs=config.train.epochs,
-            gradient_clip_val=config.train.clip,
-            callbacks=[*callbacks, _PlanFile(folder / "plan.txt")],
-            logger=_loggers(config, folder, step),
-            log_every_n_steps=max(1, min(100, num_batches // 20)),
-            default_root_dir=folder,
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=last_path)
-        except (TrainingInterrupted, SIGTERMException) as error:
-            raise KeyboardInterrupt(f"stopped at step {trainer.global_step:,}") from error
-        except SystemExit as error:  # Lightning's answer to a second Ctrl-C
-            raise KeyboardInterrupt(f"stopped after step {step:,}") from error
-        finally:
-            if dist.is_initialized() and not had_group:
-                dist.destroy_process_group()
+    trainer = pl.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=team.local_world_size,
+        num_nodes=team.world_size // team.local_world_size,
+        strategy=TorchRecStrategy(cluster_environment=TeamEnvironment(team)),
+        precision=config.train.precision,
+        max_epochs=config.train.epochs,
+        gradient_clip_val=config.train.clip,
+        callbacks=callbacks,
+        logger=[metrics, *_loggers(config, folder, start.step)],
+        log_every_n_steps=max(1, min(100, num_batches // 20)),
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    # `stop` hears signals. Lightning's own handler would send a message from inside the signal,
+    # which the other processes would take for the next gradient.
+    trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint)
+    except TrainingInterrupted as error:
+        raise TrainingInterrupted(f"stopped at step {trainer.global_step:,}") from error
     return TrainResult(
         run=folder,
         best={
@@ -142,6 +178,10 @@ def fit(
         rows_per_s=stopwatch.rows_per_s(encoders.num_rows, config.train.batch_size),
         epochs=math.ceil(trainer.global_step / trainer.num_training_batches),
     )
+
+
+def _nothing() -> None:
+    """Does nothing."""
 
 
 class _Patience(EarlyStopping):
@@ -164,13 +204,14 @@ class _Patience(EarlyStopping):
 class _PlanFile(Callback):
     """Writes which device holds which table."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, team: Team) -> None:
         self.file = file
+        self.team = team
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             assert isinstance(pl_module, MultiTaskModule)
-            text = pl_module.plan_text
+            text = f"{self.team}\n\n{pl_module.plan_text}"
             if pl_module.train_config.clip is not None:
                 text += (
                     f"\nGradients are clipped to a norm of {pl_module.train_config.clip}, those of"
@@ -234,7 +275,7 @@ def require_loggers(config: RunConfig) -> None:
 
 
 def _loggers(config: RunConfig, folder: Path, step: int) -> list[Logger]:
-    loggers: list[Logger] = [JsonLinesLogger(folder / "metrics.jsonl", from_step=step)]
+    loggers: list[Logger] = []
     for kind in config.train.loggers:
         if kind == "csv":
             loggers.append(CSVLogger(folder, name="logs"))

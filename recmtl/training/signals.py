@@ -31,9 +31,16 @@ class StopRequest:
         True
     """
 
-    def __init__(self) -> None:
-        """Nobody has asked yet."""
+    def __init__(self, *, is_led: bool = False) -> None:
+        """Nobody has asked yet.
+
+        Args:
+            is_led: whether another process started this one. Then a second signal says nothing
+                new (it comes to the group, and from the leader, who ends what takes too long), and
+                one that is ignored stays so.
+        """
         self.requested = False
+        self.is_led = is_led
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -41,7 +48,11 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in _SIGNALS
+            if not (self.is_led and signal.getsignal(number) == signal.SIG_IGN)
+        }
         try:
             yield
         finally:
@@ -49,6 +60,6 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not self.is_led:
             raise KeyboardInterrupt
         self.requested = True

@@ -24,6 +24,7 @@ from recmtl.errors import CheckpointError, SpecError
 from recmtl.models import MultiTaskNet
 from recmtl.training.optim import TablesAndDense
 from recmtl.training.state import from_json, to_json
+from recmtl.training.team import TeamEnvironment
 
 __all__ = ["TorchRecStrategy", "bare_net"]
 
@@ -104,7 +105,7 @@ class TorchRecStrategy(DDPStrategy):
         return self.num_nodes * self.num_processes == 1
 
     def _configure_launcher(self) -> None:
-        if not self._is_alone:
+        if not self._is_alone and not isinstance(self.cluster_environment, TeamEnvironment):
             super()._configure_launcher()
 
     def setup_distributed(self) -> None:
