@@ -1,35 +1,45 @@
-"""Checked columns, and the tie table that AUC, calibration error and curves are read from.
+"""Checked columns, and the rows of a task's population, block by block.
 
-Shape letters: N rows, V distinct values.
+Shape letters: N rows, C classes.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recmtl.metrics.spool import BLOCK_ROWS
+
 __all__ = [
+    "Codes",
     "Columns",
     "Floats",
-    "TieTable",
-    "class_sums",
+    "Kind",
+    "Population",
+    "Rows",
+    "blocks_of",
     "columns",
-    "probs_of",
-    "run_starts",
-    "tie_table",
+    "float32_codes",
+    "float32_values",
+    "population_of",
 ]
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.uint32]
+Kind = Literal["binary", "regression", "multiclass"]
 
 
 class Columns(NamedTuple):
     """Predictions, labels and weights of the rows that count: those whose weight is above 0."""
 
     predictions: NDArray[np.floating[Any]]
-    """In the dtype they came in, so that a clip can depend on it."""
-    labels: Floats
+    """In the dtype they came in, so that a clip can depend on it; [N, C] of a multiclass task."""
+    labels: NDArray[Any]
     weights: Floats | None
     """None if all rows count alike: sums are then counts, and exact."""
     kept: NDArray[np.bool_] | None
@@ -99,48 +109,113 @@ def _require(good_N: NDArray[np.bool_], column_N: NDArray[Any], name: str, wante
         )
 
 
-def probs_of(logit_N: NDArray[np.floating[Any]]) -> Floats:
-    """Probabilities in float64, without overflow."""
-    return np.exp(-np.logaddexp(0.0, -logit_N.astype(np.float64)))
+class Rows(NamedTuple):
+    """Some rows of a population; all of a weight above 0."""
+
+    predictions: NDArray[np.floating[Any]]
+    """[N], or [N, C] of a multiclass task."""
+    labels: NDArray[Any]
+    weights: NDArray[np.floating[Any]] | None
+    """None if all rows of the population count alike."""
+    order: Codes | None = None
+    """Numbers that are ordered and equal as the predictions of a binary task are."""
+    groups: Codes | None = None
+    segments: tuple[Codes, ...] = ()
+    """Number of the value in each segment column."""
 
 
-class TieTable(NamedTuple):
-    """What a ranking is made of: the distinct values, ascending, and what stands at each."""
+def float32_codes(score_N: NDArray[np.float32]) -> Codes:
+    """Unsigned integers in the order of the scores; 0.0 and -0.0 are equal.
 
-    values_V: NDArray[np.floating[Any]]
-    positives_V: NDArray[Any]
-    """Weight of the positive rows (a count, int64, without weights)."""
-    negatives_V: NDArray[Any]
-    """Weight of the negative rows (a count, int64, without weights)."""
-    order_N: NDArray[np.intp]
-    """Rows in ascending order of their values."""
-
-
-def tie_table(rows: Columns) -> TieTable:
-    """Sort once; rows with equal predictions become one entry. At least one row."""
-    order_N = np.argsort(rows.predictions, kind="stable")
-    sorted_N = rows.predictions[order_N]
-    starts_V = run_starts(sorted_N[1:] != sorted_N[:-1])
-    positives_V, negatives_V = class_sums(rows, order_N, starts_V)
-    return TieTable(sorted_N[starts_V], positives_V, negatives_V, order_N)
+    Example:
+        >>> codes = float32_codes(np.float32([-2.0, -0.0, 0.0, 1e-45, 3.0]))
+        >>> np.diff(codes.astype(np.int64)).tolist(), float32_values(codes).tolist()
+        ([1073741825, 0, 1, 1077936127], [-2.0, 0.0, 0.0, 1.401298464324817e-45, 3.0])
+    """
+    bit_N = (score_N + np.float32(0)).view(np.uint32)
+    # Negative floats count downwards: all their bits turn. Positive ones go above them.
+    mask_N = (bit_N.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
+    return bit_N ^ mask_N
 
 
-def run_starts(changes: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Where runs of equal rows start; `changes` has an entry for each row but the first."""
-    return np.flatnonzero(np.concatenate([[True], changes]))
+def float32_values(code_N: Codes) -> Floats:
+    """The scores of `float32_codes`, in float64."""
+    mask_N = ((code_N ^ np.uint32(0x80000000)).view(np.int32) >> 31).view(np.uint32)
+    return (code_N ^ (mask_N | np.uint32(0x80000000))).view(np.float32).astype(np.float64)
 
 
-def class_sums(
-    rows: Columns, order_N: NDArray[np.intp], starts_V: NDArray[np.intp]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Weight of positives and negatives in each run of the ordered rows; else their counts."""
-    positive_N = rows.labels[order_N] == 1
-    if rows.weights is None:
-        sizes_V = np.diff(starts_V, append=len(order_N))
-        positives_V = np.add.reduceat(positive_N, starts_V, dtype=np.int64)
-        return positives_V, sizes_V - positives_V
-    weight_N = rows.weights[order_N]
-    return (
-        np.add.reduceat(np.where(positive_N, weight_N, 0.0), starts_V),
-        np.add.reduceat(np.where(positive_N, 0.0, weight_N), starts_V),
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """The rows where a task is observed, to be read again and again in blocks."""
+
+    kind: Kind
+    blocks: Callable[[], Iterator[Rows]]
+    """Reads them; the same blocks each time."""
+    num_rows: int
+    """At most so many rows."""
+    classes: int = 0
+    """Of a multiclass task."""
+    is_weighted: bool = False
+    logits: bool = False
+    """Whether predictions are logits; probabilities otherwise."""
+    num_groups: int = 0
+    """Groups are numbered below it; 0 without groups."""
+    segments: tuple[int, ...] = ()
+    """How many values each segment column has."""
+    scores: Callable[[Codes], Floats] = float32_values
+    """From `Rows.order` back to predictions."""
+    memory: int | None = None
+    """Bytes to sort in."""
+
+
+def blocks_of(
+    rows: Columns,
+    order: Codes | None = None,
+    groups: Codes | None = None,
+    segments: Codes | None = None,
+) -> Iterator[Rows]:
+    """Checked columns in memory, and codes beside them, block by block."""
+    for start in range(0, len(rows.labels), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        yield Rows(
+            rows.predictions[part],
+            rows.labels[part],
+            None if rows.weights is None else rows.weights[part],
+            None if order is None else order[part],
+            None if groups is None else groups[part],
+            () if segments is None else (segments[part],),
+        )
+
+
+def population_of(
+    rows: Columns,
+    *,
+    kind: Kind = "binary",
+    logits: bool = False,
+    groups: Codes | None = None,
+    segments: Codes | None = None,
+    num_segments: int = 0,
+) -> Population:
+    """The population of checked columns in memory; codes stand beside the rows that are kept."""
+    order_N, scores = None, float32_values
+    if kind == "binary" and rows.predictions.dtype == np.float32:
+        order_N = float32_codes(rows.predictions)
+    elif kind == "binary":
+        values_V, rank_N = np.unique(rows.predictions, return_inverse=True)
+        order_N = rank_N.astype(np.uint32)
+
+        def scores(code_N: Codes) -> Floats:
+            score_N: Floats = values_V[code_N].astype(np.float64)
+            return score_N
+
+    return Population(
+        kind=kind,
+        blocks=partial(blocks_of, rows, order_N, groups, segments),
+        num_rows=len(rows.labels),
+        is_weighted=rows.weights is not None,
+        logits=logits,
+        num_groups=0 if groups is None else int(groups.max(initial=0)) + 1,
+        segments=() if segments is None else (num_segments,),
+        classes=rows.predictions.shape[1] if rows.predictions.ndim > 1 else 0,
+        scores=scores,
     )

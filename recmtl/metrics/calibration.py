@@ -1,15 +1,25 @@
-"""Whether probabilities mean what they say. Shape letters: N rows, V distinct values."""
+"""Whether probabilities mean what they say. Shape letters: N rows, S values of a segment column."""
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from recmtl._checks import require_positive
-from recmtl.metrics._columns import Columns, Floats, TieTable, columns, tie_table
-from recmtl.metrics.curves import reliability_of
+from recmtl.metrics._bins import ranked, sigmoid
+from recmtl.metrics._columns import (
+    Codes,
+    Floats,
+    Population,
+    Rows,
+    blocks_of,
+    columns,
+    population_of,
+)
 
-__all__ = ["ece", "ece_of", "logloss", "logloss_of", "ne", "ne_of", "pcoc", "pcoc_of"]
+__all__ = ["BinarySums", "Judged", "ece", "judged", "logloss", "ne", "pcoc", "total_weight"]
 
 
 def logloss(
@@ -39,7 +49,7 @@ def logloss(
         >>> round(logloss([-1000.0, 2.0], [1, 1], logits=True), 4)
         500.0635
     """
-    return logloss_of(columns(predictions, labels, weights, probs=not logits), logits=logits)
+    return _sums(predictions, labels, weights, logits=logits).logloss(0)
 
 
 def ne(
@@ -67,8 +77,7 @@ def ne(
         >>> ne([0.25, 0.25, 0.25, 0.25], [1, 0, 0, 0])
         1.0
     """
-    rows = columns(predictions, labels, weights, probs=not logits)
-    return ne_of(rows, logloss_of(rows, logits=logits))
+    return _sums(predictions, labels, weights, logits=logits).ne(0)
 
 
 def pcoc(probs: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float | None:
@@ -86,8 +95,7 @@ def pcoc(probs: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) 
         >>> pcoc([0.25, 0.75], [0, 1])
         1.0
     """
-    rows = columns(probs, labels, weights, probs=True)
-    return pcoc_of(rows, rows.predictions.astype(np.float64))
+    return _sums(probs, labels, weights, logits=False).pcoc(0)
 
 
 def ece(
@@ -111,46 +119,107 @@ def ece(
         0.175
     """
     require_positive(bins=bins)
-    rows = columns(probs, labels, weights, probs=True)
-    if not len(rows.labels):
+    population = population_of(columns(probs, labels, weights, probs=True))
+    if not population.num_rows:
         return None
-    table = tie_table(rows)
-    return ece_of(table, table.values_V.astype(np.float64), bins)
+    found = ranked(population, None, total_weight(population), bins)
+    return float(found.ece_S[0])
 
 
-def logloss_of(rows: Columns, *, logits: bool) -> float | None:
-    """Logloss of checked columns."""
-    if not len(rows.labels):
-        return None
-    prediction_N = rows.predictions.astype(np.float64)
+class Judged(NamedTuple):
+    """Rows of a binary task beside what is summed over them."""
+
+    labels: NDArray[Any]
+    weights: NDArray[Any] | None
+    losses: Floats
+    probs: Floats
+
+
+def judged(rows: Rows, *, logits: bool) -> Judged:
+    """Loss and probability of each row, in float64."""
+    is_positive = rows.labels == 1
     if logits:
-        loss_N = np.logaddexp(0.0, np.where(rows.labels == 1, -prediction_N, prediction_N))
-    else:
-        eps = float(np.finfo(rows.predictions.dtype).eps)
-        prob_N = prediction_N.clip(eps, 1 - eps)
-        loss_N = -np.log(np.where(rows.labels == 1, prob_N, 1 - prob_N))
-    return float(np.average(loss_N, weights=rows.weights))
+        logit_N = rows.predictions.astype(np.float64)
+        wrong_N = np.where(is_positive, -logit_N, logit_N)
+        losses = np.maximum(wrong_N, 0.0) + np.log1p(np.exp(-np.abs(logit_N)))
+        return Judged(is_positive, rows.weights, losses, sigmoid(logit_N))
+    eps = float(np.finfo(rows.predictions.dtype).eps)
+    probs = rows.predictions.astype(np.float64)
+    prob_N = probs.clip(eps, 1 - eps)
+    losses = -np.log(np.where(is_positive, prob_N, 1 - prob_N))
+    return Judged(is_positive, rows.weights, losses, probs)
 
 
-def ne_of(rows: Columns, loss: float | None) -> float | None:
-    """Normalised entropy of checked columns whose logloss is known."""
-    if loss is None:
-        return None
-    rate = float(np.average(rows.labels, weights=rows.weights))
-    if not 0 < rate < 1:
-        return None
-    return float(loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+class BinarySums:
+    """Sums over the rows of each segment value that are read off without an order.
+
+    Args:
+        size: how many values.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Start with no row."""
+        self.rows_S = np.zeros(size, np.int64)
+        self.positives_S = np.zeros(size, np.int64)
+        self._is_weighted = False
+        self._weight_S, self._came_S = np.zeros(size), np.zeros(size)
+        self._promised_S, self._loss_S = np.zeros(size), np.zeros(size)
+
+    def add(self, block: Judged, codes: Codes | None = None) -> None:
+        """Take rows in, each of the segment value that its code says; without codes, of value 0."""
+        size = len(self.rows_S)
+        code_N = np.zeros(len(block.labels), np.intp) if codes is None else codes.astype(np.intp)
+        self.rows_S += np.bincount(code_N, minlength=size)
+        self.positives_S += np.bincount(code_N[block.labels], minlength=size)
+        losses, probs = block.losses, block.probs
+        if block.weights is not None:
+            self._is_weighted = True
+            weight_N = block.weights.astype(np.float64)
+            losses, probs = losses * weight_N, probs * weight_N
+            self._weight_S += np.bincount(code_N, weight_N, size)
+            self._came_S += np.bincount(code_N[block.labels], weight_N[block.labels], size)
+        self._loss_S += np.bincount(code_N, losses, size)
+        self._promised_S += np.bincount(code_N, probs, size)
+
+    @property
+    def total_S(self) -> NDArray[Any]:
+        """Weight of the rows; their number, in integers, without weights."""
+        return self._weight_S if self._is_weighted else self.rows_S
+
+    @property
+    def came_S(self) -> NDArray[Any]:
+        """Weight of the positive rows; their number without weights."""
+        return self._came_S if self._is_weighted else self.positives_S
+
+    def logloss(self, s: int) -> float | None:
+        """Mean loss; None without rows."""
+        return float(self._loss_S[s] / self.total_S[s]) if self.rows_S[s] else None
+
+    def ne(self, s: int) -> float | None:
+        """Normalised entropy; None unless both classes are there."""
+        loss = self.logloss(s)
+        if loss is None or not 0 < self.positives_S[s] < self.rows_S[s]:
+            return None
+        rate = float(self.came_S[s] / self.total_S[s])
+        return float(loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+
+    def pcoc(self, s: int) -> float | None:
+        """Promised over observed positives; None without a positive."""
+        return float(self._promised_S[s] / self.came_S[s]) if self.positives_S[s] else None
 
 
-def pcoc_of(rows: Columns, prob_N: Floats) -> float | None:
-    """PCOC of checked columns and their probabilities."""
-    if not rows.labels.any():
-        return None
-    mean = np.average(prob_N, weights=rows.weights)
-    return float(mean / np.average(rows.labels, weights=rows.weights))
+def total_weight(population: Population) -> NDArray[Any]:
+    """Weight of all rows, as `BinarySums.total_S` has it."""
+    total: float = 0
+    for rows in population.blocks():
+        total += len(rows.labels) if rows.weights is None else float(rows.weights.sum())
+    return np.array([total])
 
 
-def ece_of(table: TieTable, probs_V: Floats, bins: int = 20) -> float:
-    """ECE of a tie table, each of whose values stands for a probability."""
-    weights, mean_probs, base_rates = reliability_of(table, probs_V, bins)
-    return float(np.average(np.abs(mean_probs - base_rates), weights=weights))
+def _sums(
+    predictions: ArrayLike, labels: ArrayLike, weights: ArrayLike | None, *, logits: bool
+) -> BinarySums:
+    sums = BinarySums(1)
+    for rows in blocks_of(columns(predictions, labels, weights, probs=not logits)):
+        sums.add(judged(rows, logits=logits))
+    return sums

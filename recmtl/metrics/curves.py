@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recmtl._checks import require_positive
-from recmtl.metrics._columns import Floats, TieTable, columns, tie_table
+from recmtl.metrics._bins import EqualMass, ranked
+from recmtl.metrics._columns import Floats, columns, population_of
+from recmtl.metrics.calibration import total_weight
 
 __all__ = ["Histogram", "Reliability", "reliability_bins", "reliability_of", "score_histogram"]
 
@@ -47,25 +49,16 @@ def reliability_bins(
         ([0.15, 0.7], [0.0, 0.5])
     """
     require_positive(bins=bins)
-    rows = columns(probs, labels, weights, probs=True)
-    if not len(rows.labels):
+    population = population_of(columns(probs, labels, weights, probs=True))
+    return reliability_of(ranked(population, None, total_weight(population), bins).bins)
+
+
+def reliability_of(bins: EqualMass) -> Reliability:
+    """Reliability of the bins of one cell."""
+    if not bins.columns:
         return Reliability(np.empty(0), np.empty(0), np.empty(0))
-    table = tie_table(rows)
-    return reliability_of(table, table.values_V.astype(np.float64), bins)
-
-
-def reliability_of(table: TieTable, probs_V: Floats, bins: int) -> Reliability:
-    """Reliability of a tie table, each of whose values stands for a probability."""
-    mass_V = table.positives_V + table.negatives_V
-    total = mass_V.sum()
-    twice_middle_V = 2 * np.cumsum(mass_V) - mass_V
-    bin_V = np.minimum(bins * twice_middle_V // (2 * total), bins - 1).astype(np.int64)
-    weight_by_bin = np.bincount(bin_V, mass_V, bins).astype(np.float64)
-    filled = weight_by_bin > 0
-    weights = weight_by_bin[filled]
-    mean_probs = np.bincount(bin_V, mass_V * probs_V, bins)[filled] / weights
-    base_rates = np.bincount(bin_V, table.positives_V, bins)[filled] / weights
-    return Reliability(weights, mean_probs, base_rates)
+    mass, promised, came = (np.concatenate(c) for c in zip(*bins.columns, strict=True))
+    return Reliability(mass.astype(np.float64), promised / mass, came / mass)
 
 
 class Histogram(NamedTuple):

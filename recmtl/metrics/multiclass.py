@@ -5,17 +5,18 @@ Shape letters: N rows, C classes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from recmtl.metrics._columns import Floats, columns
+from recmtl.metrics._columns import Columns, Floats, columns
 
 __all__ = [
     "ClassSums",
     "ClassTable",
     "accuracy",
+    "class_columns",
     "class_table",
     "multiclass_logloss",
     "multiclass_ne",
@@ -61,18 +62,18 @@ class ClassSums:
         logits: bool = False,
     ) -> None:
         """Take rows in; see `multiclass_logloss` for the arguments."""
-        rows = _rows(predictions, labels, weights, logits=logits)
-        if rows.predictions_NC.shape[1] != len(self.weight_C):
+        rows = class_columns(predictions, labels, weights, logits=logits)
+        if rows.predictions.shape[1] != len(self.weight_C):
             raise ValueError(
                 f"`predictions` must have a column for each of {len(self.weight_C)} classes, got "
-                f"{rows.predictions_NC.shape[1]}."
+                f"{rows.predictions.shape[1]}."
             )
-        weight_N = np.ones(len(rows.label_N)) if rows.weights is None else rows.weights
-        right_N = rows.predictions_NC.argmax(axis=1) == rows.label_N
-        self.rows += len(rows.label_N)
+        weight_N = np.ones(len(rows.labels)) if rows.weights is None else rows.weights
+        right_N = rows.predictions.argmax(axis=1) == rows.labels
+        self.rows += len(rows.labels)
         self.loss += float(weight_N @ _losses(rows, logits=logits))
         self.right += float(weight_N[right_N].sum())
-        self.weight_C += np.bincount(rows.label_N, weight_N, len(self.weight_C))
+        self.weight_C += np.bincount(rows.labels, weight_N, len(self.weight_C))
 
     @property
     def logloss(self) -> float | None:
@@ -211,30 +212,23 @@ def class_table(
         >>> table.mean_probs.round(2).tolist(), table.confusion.tolist()
         ([0.65, 0.35], [[1.0, 0.0], [1.0, 0.0]])
     """
-    rows = _rows(predictions, labels, weights, logits=logits)
-    classes = rows.predictions_NC.shape[1]
-    prob_NC = rows.predictions_NC.astype(np.float64)
+    rows = class_columns(predictions, labels, weights, logits=logits)
+    classes = rows.predictions.shape[1]
+    prob_NC = rows.predictions.astype(np.float64)
     likeliest_N = prob_NC.argmax(axis=1)
     if logits:
         prob_NC = np.exp(prob_NC - np.logaddexp.reduce(prob_NC, axis=1, keepdims=True))
-    weight_N = np.ones(len(rows.label_N)) if rows.weights is None else rows.weights
+    weight_N = np.ones(len(rows.labels)) if rows.weights is None else rows.weights
     total = max(float(weight_N.sum()), 1e-300)
-    confusion = np.bincount(rows.label_N * classes + likeliest_N, weight_N, classes * classes)
-    confusion_CC = confusion.reshape(classes, classes)
+    confusion = np.bincount(rows.labels * classes + likeliest_N, weight_N, classes * classes)
+    confusion_CC = confusion.reshape(classes, classes).astype(np.float64)
     return ClassTable(confusion_CC.sum(axis=1) / total, weight_N @ prob_NC / total, confusion_CC)
 
 
-class _Rows(NamedTuple):
-    """Checked rows of a weight above 0."""
-
-    predictions_NC: NDArray[np.floating[Any]]
-    label_N: NDArray[np.int64]
-    weights: Floats | None
-
-
-def _rows(
+def class_columns(
     predictions: ArrayLike, labels: ArrayLike, weights: ArrayLike | None, *, logits: bool
-) -> _Rows:
+) -> Columns:
+    """Check rows of a column for each class, as `columns` does; labels become integers."""
     prediction_NC = np.asarray(predictions)
     if prediction_NC.ndim != 2 or prediction_NC.shape[1] < 2:
         raise ValueError(
@@ -264,16 +258,17 @@ def _rows(
         )
     if checked.kept is not None:
         prediction_NC = prediction_NC[checked.kept]
-    return _Rows(prediction_NC, label_N, checked.weights)
+    return Columns(prediction_NC, label_N, checked.weights, checked.kept)
 
 
-def _losses(rows: _Rows, *, logits: bool) -> Floats:
+def _losses(rows: Columns, *, logits: bool) -> Floats:
     """Negative log-likelihood of each row's label."""
-    prediction_NC = rows.predictions_NC.astype(np.float64)
-    own = (np.arange(len(rows.label_N)), rows.label_N)
+    prediction_NC = rows.predictions.astype(np.float64)
+    own = (np.arange(len(rows.labels)), rows.labels)
     if not logits:
-        eps = float(np.finfo(rows.predictions_NC.dtype).eps)
-        return -np.log(prediction_NC[own].clip(eps, 1 - eps))
+        eps = float(np.finfo(rows.predictions.dtype).eps)
+        loss_N: Floats = -np.log(prediction_NC[own].clip(eps, 1 - eps))
+        return loss_N
     gap_NC = prediction_NC - prediction_NC[own][:, None]
     gap_NC[own] = -np.inf
     losses: Floats = np.logaddexp(0.0, np.logaddexp.reduce(gap_NC, axis=1))

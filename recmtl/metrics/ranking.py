@@ -1,6 +1,6 @@
 """How well scores order positives above negatives.
 
-Shape letters: N rows, V runs of equal rows, G groups.
+Shape letters: N rows, V distinct scores, G groups, S values of a segment column.
 """
 
 from __future__ import annotations
@@ -10,16 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recmtl.metrics._columns import (
-    Columns,
-    TieTable,
-    class_sums,
-    columns,
-    run_starts,
-    tie_table,
-)
+from recmtl.metrics._columns import Codes, Columns, Floats, Population, columns, population_of
+from recmtl.metrics._ties import Cells, Runs, Ties, before, ties_of
 
-__all__ = ["GroupedAUC", "auc", "auc_of", "gauc", "gauc_of", "group_codes"]
+__all__ = ["Areas", "GroupedAUC", "auc", "gauc", "gauc_of", "group_codes", "numbered"]
 
 
 def auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float | None:
@@ -45,18 +39,63 @@ def auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) 
         >>> auc([0.1, 0.2], [0, 0]) is None
         True
     """
-    rows = columns(scores, labels, weights)
-    return auc_of(tie_table(rows)) if len(rows.labels) else None
+    population = population_of(columns(scores, labels, weights))
+    areas = Areas()
+    found = np.full(1, np.nan)
+    for ties in ties_of(population, Cells.of(population, None, grouped=False)):
+        areas.add(ties).into(found)
+    areas.close().into(found)
+    return None if np.isnan(found[0]) else float(found[0])
 
 
-def auc_of(table: TieTable) -> float | None:
-    """AUC of a tie table."""
-    positives, negatives = table.positives_V.sum(), table.negatives_V.sum()
-    if not positives or not negatives:
-        return None
-    below_V = np.cumsum(table.negatives_V) - table.negatives_V
-    twice_area = (table.positives_V * (2 * below_V + table.negatives_V)).sum()
-    return float(twice_area / (2 * positives * negatives))
+class CellAreas(NamedTuple):
+    """The pairs that cells won."""
+
+    cells_G: NDArray[np.uint64]
+    positives_G: NDArray[Any]
+    negatives_G: NDArray[Any]
+    twice_area_G: NDArray[Any]
+
+    @property
+    def is_defined_G(self) -> NDArray[np.bool_]:
+        """Whether a cell has both classes."""
+        defined_G: NDArray[np.bool_] = (self.positives_G > 0) & (self.negatives_G > 0)
+        return defined_G
+
+    @property
+    def auc_G(self) -> Floats:
+        """AUC of each cell, NaN where it is not defined."""
+        pairs_G = np.where(self.is_defined_G, 2 * self.positives_G * self.negatives_G, np.nan)
+        areas: Floats = self.twice_area_G / pairs_G
+        return areas
+
+    def into(self, auc_S: Floats) -> None:
+        """Write each cell's AUC where its number says."""
+        auc_S[self.cells_G] = self.auc_G
+
+
+class Areas:
+    """Areas under the ROC curves of cells, from ties in order; a cell comes when it is complete."""
+
+    def __init__(self) -> None:
+        """Start with no cell."""
+        self._runs = Runs()
+
+    def add(self, ties: Ties) -> CellAreas:
+        """The cells that are complete by now."""
+        below_V = before(ties.negatives_V, ties.cells_V, self._runs, 1)
+        twice_area_V = ties.positives_V * (2 * below_V + ties.negatives_V)
+        values = (ties.positives_V, ties.negatives_V, twice_area_V)
+        (cells_G,), sums = self._runs.add((ties.cells_V,), values)
+        return CellAreas(cells_G, *sums)
+
+    def close(self) -> CellAreas:
+        """The last cell, where there is one."""
+        if self._runs.open is None:
+            nothing = np.empty(0, np.int64)
+            return CellAreas(nothing.astype(np.uint64), nothing, nothing, nothing)
+        (cells_G,), sums = self._runs.open
+        return CellAreas(cells_G, *sums)
 
 
 class GroupedAUC(NamedTuple):
@@ -92,11 +131,43 @@ def gauc(
         GroupedAUC(value=0.7, groups=2, undefined_groups=0)
     """
     rows = columns(scores, labels, weights)
-    return gauc_of(rows, np.argsort(rows.predictions, kind="stable"), groups)
+    return gauc_of(population_of(rows, groups=numbered(rows, groups)), None)[0]
 
 
-def gauc_of(rows: Columns, order_N: NDArray[np.intp], groups: ArrayLike) -> GroupedAUC:
-    """GAUC of checked columns in a known order by score; `groups` has all rows given."""
+def gauc_of(population: Population, column: int | None) -> list[GroupedAUC]:
+    """GAUC of each value of a segment column, or of all rows."""
+    size = 1 if column is None else population.segments[column]
+    if not population.num_groups:
+        return [GroupedAUC(None, 0, 0)] * size
+    cells = Cells.of(population, column, grouped=True)
+    shift = np.uint64(cells.group_bits)
+    # Wider than what comes out, so that it does not matter in which order the groups are.
+    total_S, weight_S = np.zeros((2, size), np.longdouble)
+    count_S, defined_S = np.zeros(size, np.int64), np.zeros(size, np.int64)
+
+    def take(areas: CellAreas) -> None:
+        segment_G = (areas.cells_G >> shift).astype(np.intp)
+        np.add.at(count_S, segment_G, 1)
+        defined_G = areas.is_defined_G
+        segment_G = segment_G[defined_G]
+        weight_G = (areas.positives_G + areas.negatives_G)[defined_G].astype(np.longdouble)
+        np.add.at(defined_S, segment_G, 1)
+        np.add.at(weight_S, segment_G, weight_G)
+        np.add.at(total_S, segment_G, weight_G * areas.auc_G[defined_G])
+
+    found = Areas()
+    for ties in ties_of(population, cells):
+        take(found.add(ties))
+    take(found.close())
+    value_S = total_S / np.where(defined_S > 0, weight_S, 1)
+    return [
+        GroupedAUC(float(value) if defined else None, defined, count - defined)
+        for value, defined, count in zip(value_S, defined_S.tolist(), count_S.tolist(), strict=True)
+    ]
+
+
+def numbered(rows: Columns, groups: ArrayLike) -> Codes:
+    """A number from 0 on for each group, beside the checked rows that are kept."""
     key_N = group_codes(groups)
     shape = rows.labels.shape if rows.kept is None else rows.kept.shape
     if key_N.shape != shape:
@@ -106,29 +177,12 @@ def gauc_of(rows: Columns, order_N: NDArray[np.intp], groups: ArrayLike) -> Grou
         )
     if rows.kept is not None:
         key_N = key_N[rows.kept]
-    if not len(key_N):
-        return GroupedAUC(None, 0, 0)
-    key_N = key_N[order_N]
-    by_group_N = np.argsort(key_N, kind="stable")  # within a group still by score
-    key_N, order_N = key_N[by_group_N], order_N[by_group_N]
-    score_N = rows.predictions[order_N]
-    new_group = _differs(key_N[1:], key_N[:-1])
-    starts_V = run_starts(new_group | (score_N[1:] != score_N[:-1]))
-    starts_G = np.searchsorted(starts_V, run_starts(new_group))  # each group's first run
-    positives_V, negatives_V = class_sums(rows, order_N, starts_V)
-    positives_G = np.add.reduceat(positives_V, starts_G)
-    negatives_G = np.add.reduceat(negatives_V, starts_G)
-    below_V = np.cumsum(negatives_V) - negatives_V
-    below_V -= np.repeat(below_V[starts_G], np.diff(starts_G, append=len(starts_V)))
-    twice_area_G = np.add.reduceat(positives_V * (2 * below_V + negatives_V), starts_G)
-    defined_G = (positives_G > 0) & (negatives_G > 0)
-    count = int(defined_G.sum())
-    if not count:
-        return GroupedAUC(None, 0, len(defined_G))
-    weight_G = (positives_G + negatives_G)[defined_G]
-    auc_G = twice_area_G[defined_G] / (2 * positives_G[defined_G] * negatives_G[defined_G])
-    value = float((weight_G * auc_G).sum() / weight_G.sum())
-    return GroupedAUC(value, count, len(defined_G) - count)
+    if key_N.dtype.kind in "iu" and len(key_N):
+        low, high = int(key_N.min()), int(key_N.max())
+        if high - low < 2**31:
+            narrow_N: Codes = (key_N - key_N.dtype.type(low)).astype(np.uint32)
+            return narrow_N
+    return np.unique(key_N, return_inverse=True)[1].astype(np.uint32)
 
 
 def group_codes(groups: ArrayLike) -> NDArray[Any]:
@@ -152,10 +206,3 @@ def group_codes(groups: ArrayLike) -> NDArray[Any]:
     keys = key_N.tolist()
     codes = {key: code for code, key in enumerate(dict.fromkeys(keys))}
     return np.fromiter(map(codes.__getitem__, keys), dtype=np.int64, count=len(keys))
-
-
-def _differs(left_N: NDArray[Any], right_N: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether keys differ, two missing ones (NaN, NaT) being equal."""
-    both_missing_N = (left_N != left_N) & (right_N != right_N)
-    different_N: NDArray[np.bool_] = (left_N != right_N) & ~both_missing_N
-    return different_N

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recmtl._checks import require_one_of
-from recmtl.metrics._columns import Columns, columns, probs_of, tie_table
-from recmtl.metrics.calibration import ece_of, logloss_of, ne_of, pcoc_of
-from recmtl.metrics.multiclass import ClassSums
-from recmtl.metrics.ranking import GroupedAUC, auc_of, gauc_of
-from recmtl.metrics.regression import mae_of, rmse_of
+from recmtl.metrics._columns import Codes, Kind, Population, columns, population_of
+from recmtl.metrics.by_segment import Metrics, metrics_by_segment
+from recmtl.metrics.multiclass import class_columns
+from recmtl.metrics.ranking import numbered
 
-__all__ = ["Metrics", "segment_metrics", "task_metrics"]
-
-Metrics = dict[str, float | int | None]
+__all__ = ["Metrics", "segment_metrics", "task_metrics", "with_missing"]
 
 
 def task_metrics(
-    kind: Literal["binary", "regression", "multiclass"],
+    kind: Kind,
     predictions: ArrayLike,
     labels: ArrayLike,
     *,
@@ -52,25 +49,14 @@ def task_metrics(
         >>> metrics["n"], metrics["positives"], metrics["auc"], metrics["gauc"]
         (4, 2, 0.75, None)
     """
-    require_one_of(("binary", "regression", "multiclass"), kind=kind)
-    if observed is not None:
-        seen_N = np.asarray(observed, dtype=np.bool_)
-        predictions = _at(seen_N, predictions, "predictions")
-        labels = _at(seen_N, labels, "labels")
-        weights = None if weights is None else _at(seen_N, weights, "weights")
-        groups = None if groups is None else _at(seen_N, groups, "groups")
-    if kind == "regression":
-        rows = columns(predictions, labels, weights, binary=False)
-        return {"n": len(rows.labels), "rmse": rmse_of(rows), "mae": mae_of(rows)}
-    if kind == "multiclass":
-        sums = ClassSums(np.shape(predictions)[-1])
-        sums.add(predictions, labels, weights, logits=logits)
-        return sums.metrics()
-    return _binary_metrics(columns(predictions, labels, weights, probs=not logits), groups, logits)
+    if observed is None:
+        observed = np.ones(np.shape(predictions)[:1], np.bool_)
+    population = _population(kind, predictions, labels, observed, weights, groups, logits=logits)
+    return metrics_by_segment(population).whole
 
 
 def segment_metrics(
-    kind: Literal["binary", "regression", "multiclass"],
+    kind: Kind,
     predictions: ArrayLike,
     labels: ArrayLike,
     segments: ArrayLike,
@@ -103,50 +89,63 @@ def segment_metrics(
         >>> {device: metrics["n"] for device, metrics in by_device.items()}
         {'app': 1, 'web': 2}
     """
-    segment_N = np.asarray(segments)
-    everywhere_N = np.ones(segment_N.shape, np.bool_)
-    prediction_N = _at(everywhere_N, predictions, "predictions")
-    label_N = _at(everywhere_N, labels, "labels")
-    seen_N = None if observed is None else _at(everywhere_N, observed, "observed")
-    weight_N = None if weights is None else _at(everywhere_N, weights, "weights")
-    group_N = None if groups is None else _at(everywhere_N, groups, "groups")
-    return {
-        value: task_metrics(
-            kind,
-            prediction_N[rows],
-            label_N[rows],
-            observed=None if seen_N is None else seen_N[rows],
-            weights=None if weight_N is None else weight_N[rows],
-            groups=None if group_N is None else group_N[rows],
-            logits=logits,
-        )
-        for value, rows in _segments(segment_N).items()
-    }
+    names, code_N = _values(np.asarray(segments))
+    if observed is None:
+        observed = np.ones(code_N.shape, np.bool_)
+    else:
+        observed = _at(np.ones(code_N.shape, np.bool_), observed, "observed")
+    population = _population(
+        kind,
+        predictions,
+        labels,
+        observed,
+        weights,
+        groups,
+        logits=logits,
+        segments=code_N,
+        num_segments=len(names),
+    )
+    return dict(zip(names, metrics_by_segment(population).columns[0], strict=True))
 
 
-def _binary_metrics(rows: Columns, groups: ArrayLike | None, logits: bool) -> Metrics:
-    table = tie_table(rows) if len(rows.labels) else None
-    grouped = GroupedAUC(None, 0, 0)
-    if groups is not None:
-        grouped = gauc_of(rows, table.order_N if table else np.empty(0, np.intp), groups)
-    loss = logloss_of(rows, logits=logits)
-    to_probs = probs_of if logits else _as_float64
-    return {
-        "n": len(rows.labels),
-        "positives": int(rows.labels.sum()),
-        "auc": auc_of(table) if table else None,
-        "gauc": grouped.value,
-        "gauc_groups": grouped.groups,
-        "gauc_undefined_groups": grouped.undefined_groups,
-        "logloss": loss,
-        "ne": ne_of(rows, loss),
-        "pcoc": pcoc_of(rows, to_probs(rows.predictions)),
-        "ece": ece_of(table, to_probs(table.values_V)) if table else None,
-    }
-
-
-def _as_float64(prob_N: NDArray[Any]) -> NDArray[np.float64]:
-    return prob_N.astype(np.float64)
+def _population(
+    kind: Kind,
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    observed: ArrayLike,
+    weights: ArrayLike | None,
+    groups: ArrayLike | None,
+    *,
+    logits: bool,
+    segments: Codes | None = None,
+    num_segments: int = 0,
+) -> Population:
+    """The rows where a task is observed, checked."""
+    require_one_of(("binary", "regression", "multiclass"), kind=kind)
+    seen_N = np.asarray(observed, dtype=np.bool_)
+    predictions = _at(seen_N, predictions, "predictions")
+    labels = _at(seen_N, labels, "labels")
+    weights = None if weights is None else _at(seen_N, weights, "weights")
+    if kind == "multiclass":
+        rows = class_columns(predictions, labels, weights, logits=logits)
+    else:
+        is_binary = kind == "binary"
+        probs = is_binary and not logits
+        rows = columns(predictions, labels, weights, binary=is_binary, probs=probs)
+    group_N = None
+    if groups is not None and kind == "binary":
+        group_N = numbered(rows, _at(seen_N, groups, "groups"))
+    if segments is not None:
+        segments = segments[seen_N]
+        segments = segments if rows.kept is None else segments[rows.kept]
+    return population_of(
+        rows,
+        kind=kind,
+        logits=logits,
+        groups=group_N,
+        segments=segments,
+        num_segments=num_segments,
+    )
 
 
 def _at(mask_N: NDArray[np.bool_], column: ArrayLike, name: str) -> NDArray[Any]:
@@ -160,16 +159,23 @@ def _at(mask_N: NDArray[np.bool_], column: ArrayLike, name: str) -> NDArray[Any]
     return column_N[mask_N]
 
 
-def _segments(segment_N: NDArray[Any]) -> dict[str, NDArray[np.intp]]:
-    """Rows of each value, missing ones last."""
+def _values(segment_N: NDArray[Any]) -> tuple[list[str], Codes]:
+    """Each value as text, missing ones last, and its number in each row."""
     missing_N = segment_N != segment_N
     if segment_N.dtype == object:
         missing_N |= np.array([value is None for value in segment_N], dtype=np.bool_)
-    known = np.flatnonzero(~missing_N)
-    values, code = np.unique(segment_N[known], return_inverse=True)
-    rows = np.split(known[np.argsort(code, kind="stable")], np.cumsum(np.bincount(code))[:-1])
-    found = {str(value): row for value, row in zip(values.tolist(), rows, strict=False)}
-    if not missing_N.any():
-        return found
-    found = {'"null"' if value == "null" else value: row for value, row in found.items()}
-    return found | {"null": np.flatnonzero(missing_N)}
+    values, known_M = np.unique(segment_N[~missing_N], return_inverse=True)
+    names = [str(value) for value in values.tolist()]
+    code_N = np.full(segment_N.shape, len(names), np.uint32)
+    code_N[~missing_N] = known_M
+    return with_missing(names) if missing_N.any() else names, code_N
+
+
+def with_missing(names: list[str]) -> list[str]:
+    """The names of values and, last, that of missing ones.
+
+    Example:
+        >>> with_missing(["app", "null"])
+        ['app', '"null"', 'null']
+    """
+    return [*('"null"' if name == "null" else name for name in names), "null"]
