@@ -25,6 +25,7 @@ __all__ = ["BOM", "MARK_ROWS", "Block", "CsvIndex", "Problems", "read_blocks", "
 MARK_ROWS = 1024
 """Every so many rows the index knows where the next one begins."""
 _CHUNK = 4 << 20
+_MAX_HEADER = 4 << 20
 _MAX_RECORD = 64 << 20
 _MAX_PROBLEMS = 20
 _COMMA, _QUOTE, _LF, _CR = b',"\n\r'
@@ -110,11 +111,9 @@ def read_header(path: Path) -> _Header:
         DataError: the file is empty, no CSV, not UTF-8, or its header is not a list of names.
     """
     with path.open("rb") as file:
-        data = file.read(_CHUNK)
+        data = file.read(_MAX_HEADER)
     if not data.strip():
-        raise DataError(
-            f"{path}: the file is empty. A CSV file begins with a line of column names."
-        )
+        raise DataError(f"{path}: the file is empty. A CSV file begins with column names.")
     if data.startswith(b"PAR1"):
         raise DataError(f"{path}: this is a Parquet file. Name it so: `.parquet`.")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in data[:4096]:
