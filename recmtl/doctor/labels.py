@@ -14,7 +14,7 @@ from recmtl.spec import Spec, Task
 
 __all__ = ["LabelCount", "count_labels", "label_findings", "product_findings", "valid_findings"]
 
-_FEW, _FEW_VALID = 100, 20
+_FEW, _FEW_VALID, _LISTED = 100, 20, 10
 _DRIFT_RATIO, _DRIFT_SIGMAS = 1.5, 5.0
 _NEARLY_ALL, _SOME = 0.99, 0.05
 
@@ -34,6 +34,8 @@ class LabelCount(NamedTuple):
     """Rows on which the condition of a factor is 0, and the label of the product is null."""
     unconditional: int
     """Rows on which the condition of a factor is 0."""
+    classes: tuple[int, ...] = ()
+    """Rows of each class of a multiclass task."""
 
     @property
     def smaller_class(self) -> int:
@@ -49,10 +51,13 @@ def count_labels(log: Log, spec: Spec) -> dict[str, LabelCount]:
         for field, expression in zip(LabelCount._fields, _counts(spec, task), strict=True)
     ]
     row = log.lazy(spec.labels).select(counts).collect().row(0, named=True)
-    return {
-        task.name: LabelCount(*(row[f"{t}/{field}"] or 0 for field in LabelCount._fields))
-        for t, task in enumerate(spec.tasks)
-    }
+    found = {}
+    for t, task in enumerate(spec.tasks):
+        *numbers, classes = (row[f"{t}/{field}"] for field in LabelCount._fields)
+        by_class = {entry["class"]: entry["count"] for entry in classes or ()}
+        rows = tuple(by_class.get(c, 0) for c in range(task.classes or 0))
+        found[task.name] = LabelCount(*(number or 0 for number in numbers), classes=rows)
+    return found
 
 
 def label_findings(spec: Spec, counts: dict[str, LabelCount]) -> list[Finding]:
@@ -101,13 +106,13 @@ def valid_findings(
                 f"`{task.given}` is 0; they count nowhere."
             )
             findings.append(Finding("warning", place, what, "Repair the labels."))
-        small = count.rows if task.kind == "regression" else count.smaller_class
+        small = count.smaller_class if task.kind == "binary" else count.rows
         if small < _FEW_VALID:
             what = (
                 f"{count.positives:,} positives in {count.rows:,} observed rows: "
                 f"{'most metrics are not defined' if not small else 'metrics are mostly noise'}."
             )
-            if task.kind == "regression":
+            if task.kind != "binary":
                 what = f"{count.rows:,} observed rows: metrics are mostly noise."
             advice = "Take more validation rows."
             if task.name == monitored:
@@ -124,7 +129,23 @@ def valid_findings(
                 "Predictions will be as far off."
             )
             findings.append(Finding("warning", place, what, advice))
+        elif task.kind == "multiclass":
+            findings += _drifted_classes(place, train[task.name], count)
     return findings
+
+
+def _drifted_classes(place: str, train: LabelCount, valid: LabelCount) -> list[Finding]:
+    """Classes that come much more or less often than in training, or only in validation."""
+    found = []
+    for c, (before, after) in enumerate(zip(train.classes, valid.classes, strict=True)):
+        is_new = after > 0 and train.rows > 0 and not before
+        if is_new or _drifted(train._replace(positives=before), valid._replace(positives=after)):
+            shares = [100 * n / max(of.rows, 1) for n, of in ((before, train), (after, valid))]
+            found.append(f"{shares[1]:.3g} % are class {c} ({shares[0]:.3g} % in training)")
+    if not found:
+        return []
+    advice = "Was one of the logs sampled? Predictions will be as far off."
+    return [Finding("warning", place, f"of the observed rows {', '.join(found)}.", advice)]
 
 
 def _counts(spec: Spec, task: Task) -> list[pl.Expr]:
@@ -147,7 +168,16 @@ def _counts(spec: Spec, task: Task) -> list[pl.Expr]:
         impossible.fill_null(value=False).sum(),
         silent.sum(),
         off.sum(),
+        _rows_of_classes(seen, task.classes),
     ]
+
+
+def _rows_of_classes(seen: pl.Expr, classes: int | None) -> pl.Expr:
+    """How many of the labels are each class, as a list; what is no class is an error elsewhere."""
+    if classes is None:
+        return pl.lit(None)
+    known = seen.filter((seen >= 0) & (seen < classes) & (seen == seen.floor()))
+    return known.cast(pl.Int32).alias("class").value_counts().implode()
 
 
 def _conditions(spec: Spec, task: Task) -> list[str]:
@@ -166,6 +196,8 @@ def _of_task(task: Task, count: LabelCount) -> Finding:
             )
         what = f"{rows}, mean {count.mean:.4g}, standard deviation {count.std:.4g}."
         return Finding("info", _place(task), what)
+    if task.kind == "multiclass":
+        return _of_classes(task, count)
     rate = 100 * count.positives / count.rows if count.rows else 0.0
     what = f"{count.positives:,} positives in {rows} ({rate:.3g} %)."
     if not count.smaller_class:
@@ -173,6 +205,35 @@ def _of_task(task: Task, count: LabelCount) -> Finding:
         return Finding("warning", _place(task), what, advice)
     if count.smaller_class < _FEW:
         advice = "A class this small can hardly be learned: take more rows, or leave it out."
+        return Finding("warning", _place(task), what, advice)
+    return Finding("info", _place(task), what)
+
+
+def _of_classes(task: Task, count: LabelCount) -> Finding:
+    seen = [c for c, rows in enumerate(count.classes) if rows]
+    missing = [c for c, rows in enumerate(count.classes) if not rows]
+    rows = f"{count.rows:,} observed rows"
+    if len(seen) == 1:
+        what = f"every label of the {rows} is {seen[0]}."
+        return Finding("warning", _place(task), what, "There is nothing to learn: leave it out.")
+    if missing and seen:
+        listed = ", ".join(str(c) for c in missing[:_LISTED])
+        listed += f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        what = (
+            f"{len(missing)} of {len(count.classes)} classes never come in {rows}: class {listed}."
+        )
+        advice = "Classes are numbered from 0 on. Lower `classes`, or take rows that have them all."
+        return Finding("warning", _place(task), what, advice)
+    smallest = min(seen, key=lambda c: count.classes[c], default=0)
+    what = (
+        f"{rows} in {len(seen)} classes, from {100 * min(count.classes) / max(count.rows, 1):.3g} "
+        f"to {100 * max(count.classes) / max(count.rows, 1):.3g} %."
+    )
+    if count.classes[smallest] < _FEW:
+        advice = (
+            f"Class {smallest} has {count.classes[smallest]} rows and can hardly be learned: take "
+            "more rows."
+        )
         return Finding("warning", _place(task), what, advice)
     return Finding("info", _place(task), what)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ WARNING_AUC = 0.97
 SAMPLE_ROWS = 200_000
 _CHUNKS = 20
 _MIN_OF_EACH_CLASS = 10
+_MAX_CLASSES = 10
 
 
 def find_leaks(frame: pl.DataFrame, spec: Spec) -> list[Finding]:
@@ -29,7 +31,8 @@ def find_leaks(frame: pl.DataFrame, spec: Spec) -> list[Finding]:
     The mean label of each value (and the ranks of numbers) is fitted on one half of the rows and
     judged on the other half. A list is judged by its items, by its length, and, where the spec has
     an item to compare it with, by whether it holds that item. A regression is judged by whether
-    its label is above the median. An AUC between the two bounds is reported if it exceeds .97 by
+    its label is above the median, a multiclass task by each of its ten commonest classes against
+    the others. An AUC between the two bounds is reported if it exceeds .97 by
     its standard error, so that a handful of positives raises no alarm.
 
     Args:
@@ -37,15 +40,14 @@ def find_leaks(frame: pl.DataFrame, spec: Spec) -> list[Finding]:
         spec: features and tasks.
     """
     half_N = np.random.default_rng(0).permutation(frame.height) % 2 == 0
-    tasks = {task.name: _halves(frame, task, half_N) for task in _judged(spec)}
-    judged = {name: halves for name, halves in tasks.items() if halves is not None}
+    judged = {o: halves for task in _judged(spec) for o, halves in _halves(frame, task, half_N)}
     findings = []
     for feature in spec.features if judged else ():
         for column in _columns_of(feature):
             views = column_views(frame[column])
             if isinstance(feature, SequenceFeature) and (target := _target(spec, feature)):
                 views.append(ValueColumn(_holds(frame[column], frame[target])))
-            reached = {name: _best(views, halves) for name, halves in judged.items()}
+            reached = {outcome: _best(views, halves) for outcome, halves in judged.items()}
             findings += _findings(spec, feature.name, column, reached, judged)
     return findings
 
@@ -81,11 +83,25 @@ def _judged(spec: Spec) -> list[Task]:
     ]
 
 
-def _halves(frame: pl.DataFrame, task: Task, half_N: NDArray[np.bool_]) -> Halves | None:
-    """The task's rows in two parts; None where one of them lacks a class."""
+class _Outcome(NamedTuple):
+    """A yes or no that a column may give away."""
+
+    task: str
+    class_number: int | None = None
+    """Of a multiclass task: whether it is this class."""
+
+    def __str__(self) -> str:
+        of = f"task `{self.task}`"
+        return of if self.class_number is None else f"class {self.class_number} of {of}"
+
+
+def _halves(
+    frame: pl.DataFrame, task: Task, half_N: NDArray[np.bool_]
+) -> Iterator[tuple[_Outcome, Halves]]:
+    """The task's rows in two parts, for each yes or no of it that both have a yes and a no of."""
     label = frame[task.label].cast(pl.Float64)
     # Any other label is an error elsewhere.
-    seen = label.is_finite() if task.kind == "regression" else label.is_in([0.0, 1.0])
+    seen = label.is_in([0.0, 1.0]) if task.kind == "binary" else label.is_finite()
     seen = seen.fill_null(value=False)
     if task.given is not None:
         seen &= frame[task.given].cast(pl.Float64).fill_null(0.0) == 1.0
@@ -93,8 +109,16 @@ def _halves(frame: pl.DataFrame, task: Task, half_N: NDArray[np.bool_]) -> Halve
     if task.kind == "regression" and seen_N.any():
         middle, top = np.median(labels_N[seen_N]), labels_N[seen_N].max()
         labels_N = (labels_N > min(middle, np.nextafter(top, -np.inf))).astype(np.float64)
-    halves = Halves(labels_N, seen_N & half_N, seen_N & ~half_N)
-    return halves if all(min(_classes(halves, k)) >= _MIN_OF_EACH_CLASS for k in (1, 2)) else None
+    outcomes = {_Outcome(task.name): labels_N}
+    if task.classes is not None:
+        seen_N &= (labels_N >= 0) & (labels_N < task.classes)
+        counts = np.bincount(labels_N[seen_N].astype(np.int64), minlength=task.classes)
+        commonest = np.argsort(-counts, kind="stable")[:_MAX_CLASSES].tolist()
+        outcomes = {_Outcome(task.name, c): (labels_N == c).astype(np.float64) for c in commonest}
+    for outcome, is_yes_N in outcomes.items():
+        halves = Halves(is_yes_N, seen_N & half_N, seen_N & ~half_N)
+        if all(min(_classes(halves, k)) >= _MIN_OF_EACH_CLASS for k in (1, 2)):
+            yield outcome, halves
 
 
 def _classes(halves: Halves, part: int) -> tuple[int, int]:
@@ -134,18 +158,24 @@ def _standard_error(value: float, positives: int, negatives: int) -> float:
 
 
 def _findings(
-    spec: Spec, feature: str, column: str, reached: dict[str, float], tasks: dict[str, Halves]
+    spec: Spec,
+    feature: str,
+    column: str,
+    reached: dict[_Outcome, float],
+    judged: dict[_Outcome, Halves],
 ) -> list[Finding]:
     """At most one finding on a column, about every task that it gives away."""
-    found = {
-        name: value
-        for name, value in reached.items()
-        if value >= ERROR_AUC
-        or value - _standard_error(value, *_classes(tasks[name], 2)) >= WARNING_AUC
-    }
+    found: dict[_Outcome, float] = {}
+    for outcome, value in reached.items():
+        error = _standard_error(value, *_classes(judged[outcome], 2))
+        if value >= ERROR_AUC or value - error >= WARNING_AUC:
+            same = next((other for other in found if other.task == outcome.task), None)
+            if same is None or value > found[same]:
+                found.pop(same or outcome, None)
+                found[outcome] = value
     if not found:
         return []
-    each = " and ".join(f"AUC {value:.4f} for task `{name}`" for name, value in found.items())
+    each = " and ".join(f"AUC {value:.4f} for {outcome}" for outcome, value in found.items())
     where = f"column `{column}`"
     what = f"it alone reaches {each} on rows that it was not fitted on."
     if feature in spec.data.accept_leaks:

@@ -123,3 +123,68 @@ def test_validation_labels_like_those_of_training_are_silent(shop: Shop, tmp_pat
     assert valid_findings(config, first, second) == []
     few = counts_of(valid.head(30), config, tmp_path)
     assert any("dwell" in f.where and "noise" in f.what for f in valid_findings(config, first, few))
+
+
+STARS = SPEC.replace(
+    "tower:",
+    "  - {name: rating, label: stars, kind: multiclass, classes: 3, given: click}\ntower:",
+)
+
+
+def stars(frame: pl.DataFrame, *values: int | None) -> pl.DataFrame:
+    """The frame with these stars, again and again, on the rows with a click; 2 on the others."""
+    number = pl.int_range(pl.len()).over("click") % len(values)
+    labels = pl.Series(values, dtype=pl.Int8)
+    given = number.map_batches(lambda n: labels.gather(n), return_dtype=pl.Int8)
+    return frame.with_columns(stars=pl.when(pl.col("click") == 1).then(given).otherwise(2))
+
+
+def test_rows_of_classes_are_counted_where_observed(shop: Shop, tmp_path: Path) -> None:
+    config = load_spec(shop(spec=STARS))
+    frame = stars(shop_log(), 0, 1, 1, None)
+    counts = counts_of(frame, config, tmp_path)["rating"]
+    seen = frame.filter(pl.col("click") == 1)["stars"]
+    assert counts.classes == tuple(int((seen == c).sum()) for c in range(3))
+    assert counts.rows == sum(counts.classes) == len(seen) - seen.null_count()
+    odd = frame.with_columns(stars=pl.when(pl.col("click") == 1).then(7.5))
+    assert counts_of(odd, config, tmp_path)["rating"].classes == (0, 0, 0)
+    assert counts_of(frame, config, tmp_path)["ctr"].classes == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "fragment", "advice"),
+    [
+        ((0, 1, 2), "info", "observed rows in 3 classes, from 33", None),
+        ((0, 1), "warning", "1 of 3 classes never come in", "numbered from 0 on"),
+        ((1, 1), "warning", "observed rows is 1.", "nothing to learn"),
+        ((0, 2, *[1] * 30), "warning", "in 3 classes, from 3", "can hardly be learned"),
+    ],
+)
+def test_classes_that_cannot_be_learned_are_warnings(
+    values: tuple[int, ...],
+    severity: str,
+    fragment: str,
+    advice: str | None,
+    shop: Shop,
+    tmp_path: Path,
+) -> None:
+    config = load_spec(shop(spec=STARS))
+    *_, found = label_findings(config, counts_of(stars(shop_log(), *values), config, tmp_path))
+    assert (found.severity, found.where) == (severity, "task `rating`")
+    assert fragment in found.what
+    assert (advice or "") in (found.advice or "")
+
+
+def test_classes_that_drift_are_warnings(shop: Shop, tmp_path: Path) -> None:
+    config = load_spec(shop(spec=STARS))
+    train = counts_of(stars(shop_log(), 0, 1), config, tmp_path)
+    valid = counts_of(stars(shop_log(1000, seed=1), 0, 1, 1, 1, 2), config, tmp_path)
+    (found,) = valid_findings(config, train, valid)
+    assert found.where == "task `rating`, validation"
+    assert "% are class 0 (50 % in training), " in found.what
+    assert "% are class 2 (0 % in training)." in found.what
+    same = counts_of(stars(shop_log(1000, seed=1), 0, 1), config, tmp_path)
+    assert valid_findings(config, train, same) == []
+    few = counts_of(stars(shop_log(30, seed=1), 0, 1), config, tmp_path)
+    noisy = [f for f in valid_findings(config, train, few) if "rating" in f.where]
+    assert ["noise" in f.what for f in noisy] == [True]

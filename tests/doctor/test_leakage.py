@@ -164,3 +164,20 @@ def test_a_sample_is_spread_over_the_log(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(set(rows)) == 200
     assert (rows.min(), rows.max()) == (0, 9_999)
     assert np.diff(rows).max() < 600
+
+
+def test_a_column_that_gives_one_class_away_is_found_pitfall_T22(shop: Shop) -> None:
+    rng = np.random.default_rng(5)
+    stars = rng.choice(4, 4000, p=[0.1, 0.5, 0.3, 0.1])
+    spec = SPEC.replace(
+        "tower:", "  - {name: rating, label: stars, kind: multiclass, classes: 4}\ntower:"
+    )
+    frame = shop_log().with_columns(stars=stars, price=np.where(stars == 3, 1.0, -1.0))
+    config = load_spec(shop(frame, frame, spec))
+    (found,) = find_leaks(frame, config)
+    assert (found.severity, found.exit_code, found.where) == ("error", 3, "column `price`")
+    assert "it alone reaches AUC 1.0000 for class 3 of task `rating` on rows" in found.what
+    equal = frame.with_columns(price=pl.Series(stars).cast(pl.Float64))
+    (found,) = find_leaks(equal, config)
+    assert found.what.count("AUC") == 1
+    assert find_leaks(frame.with_columns(price=rng.normal(size=4000)), config) == []
