@@ -29,10 +29,10 @@ def command(spec: Path, overrides: tuple[str, ...], data: Path | None, as_json: 
 
     findings = examine(spec, data=data, overrides=overrides)
     lines = [f"{finding.severity:8}{finding}" for finding in findings]
-    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "info")}
-    lines.append(
-        f"\n{counts['error']} errors, {counts['warning']} warnings, {counts['info']} notes"
-    )
+    words = {"error": "error", "warning": "warning", "info": "note"}
+    counts = {word: sum(f.severity == s for f in findings) for s, word in words.items()}
+    told = [f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items()]
+    lines.append("\n" + ", ".join(told))
     emit({"findings": [asdict(f) for f in findings]}, as_json=as_json, text="\n".join(lines))
     if code := exit_code(findings):
         click.get_current_context().exit(code)

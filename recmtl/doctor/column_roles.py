@@ -35,6 +35,7 @@ _IDS = frozenset(
 )
 _HISTORIES = frozenset({"history", "hist", "seq", "sequence", "recent", "last", "past", "clicked"})
 _MANY = 100
+_MOST_CLASSES = 20
 
 
 def tokens(name: str) -> frozenset[str]:
@@ -127,6 +128,13 @@ class Column:
         if kind != "int":
             return kind == "string"
         return self.num_values <= _MANY or bool(self.words & _IDS) or self.is_user
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes a label of 0, 1, 2, ... has; None for what looks like an amount."""
+        is_whole = family(self.dtype) == "int" and self.low == 0 and self.high is not None
+        n = self.num_values
+        return n if is_whole and 2 < n <= _MOST_CLASSES and self.high == n - 1 else None
 
     @property
     def useless(self) -> str | None:

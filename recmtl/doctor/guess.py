@@ -136,8 +136,10 @@ def _tasks(frame: pl.DataFrame, outcomes: list[Column]) -> list[_Line]:
         name = _unused(_name(column.name) or "task", names)
         entry: dict[str, Any] = {"name": name, "label": column.name}
         if not is_binary(column):
-            rate = "a number"
-            entry["kind"] = "regression"
+            classes = column.num_classes
+            rate = "a number" if classes is None else f"{classes} classes were seen"
+            kind = {"kind": "multiclass", "classes": classes}
+            entry |= {"kind": "regression"} if classes is None else kind
         is_given = click is not None and column.is_conversion and _implies(frame, column, click)
         if column is click:
             entry["name"] = _unused("ctr", names)

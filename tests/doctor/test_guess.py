@@ -113,12 +113,14 @@ def test_a_conversion_without_a_click_has_a_task_of_its_own(tmp_path: Path) -> N
 
 
 def test_labels_can_be_named(tmp_path: Path) -> None:
-    _, config = guessed(tmp_path, log(), "is_like", "price")
-    assert [(task.name, task.kind) for task in config.tasks] == [
-        ("is_like", "binary"),
-        ("price", "regression"),
+    frame = log(stars=np.arange(ROWS) % 5)
+    _, config = guessed(tmp_path, frame, "is_like", "price", "stars")
+    assert [(task.name, task.kind, task.classes) for task in config.tasks] == [
+        ("is_like", "binary", None),
+        ("price", "regression", None),
+        ("stars", "multiclass", 5),
     ]
-    assert {"is_like", "price"}.isdisjoint(feature.name for feature in config.features)
+    assert {"is_like", "price", "stars"}.isdisjoint(feature.name for feature in config.features)
 
 
 def test_without_time_the_user_decides_what_validates(tmp_path: Path) -> None:
