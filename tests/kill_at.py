@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import io
 import json
 import os
 import re
@@ -98,7 +97,7 @@ def serve() -> None:
                 sys.stderr.flush()
                 os._exit(code if isinstance(code, int) else 70)
         os.close(writing)
-        with io.open(reading, encoding="utf-8", errors="replace") as pipe:
+        with open(reading, encoding="utf-8", errors="replace") as pipe:
             said = pipe.read()
         _, status = os.waitpid(child, 0)
         print(json.dumps([os.waitstatus_to_exitcode(status), said]), flush=True)  # noqa: T201
