@@ -9,6 +9,7 @@ import polars as pl
 
 from recmtl._checks import suggest
 from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.values import is_value
 from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature, Spec
 
 __all__ = ["column_problems", "needed_columns"]
@@ -192,6 +193,6 @@ def _label_needs(spec: Spec) -> list[tuple[_Need, str]]:
 
 def _type_problems(where: str, need: _Need, dtype: pl.DataType, expected: str) -> list[str]:
     numbers = family(dtype) in ("int", "float", "null")
-    if is_list(dtype) or (expected == "a number" and not numbers):
+    if not is_value(dtype) or (expected == "a number" and not numbers):
         return [f"{where}: column `{need.column}` ({need.role}) is {dtype}, it must be {expected}."]
     return []

@@ -13,6 +13,7 @@ from torch import Tensor
 from recmtl._progress import Bar, Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import batches_in_order, check_columns, open_log
+from recmtl.data.values import as_values
 from recmtl.errors import DataError
 from recmtl.models import outcome_metrics
 from recmtl.scoring.frames import column_names, is_rows, to_polars
@@ -65,7 +66,7 @@ def evaluate(
         batches, total = [scorer.encoders.encode(frame, labels=True)], frame.height
     else:
         batches, aside, segments, total = data, pl.DataFrame(), (), 0
-    _require_values(aside)
+    aside = pl.DataFrame([as_values(column) for column in aside])
     with progress("evaluate", total, "rows") as bar:
         outcomes = gather_outcomes(scorer, batches, bar)
     group = config.data.group_by if aside.width else None
@@ -115,13 +116,3 @@ def _require(wanted: list[str], columns: list[str], where: str) -> None:
             "for features, labels,"
             f" groups or segments. The data has {', '.join(f'`{c}`' for c in columns)}."
         )
-
-
-def _require_values(aside: pl.DataFrame) -> None:
-    """Groups and segments are values that can be equal, not lists."""
-    for column, dtype in aside.schema.items():
-        if dtype.is_nested():
-            raise DataError(
-                f"column `{column}` is {dtype}, but groups and segments are single values. Choose "
-                "another column."
-            )
