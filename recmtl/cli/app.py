@@ -25,7 +25,7 @@ _COMMANDS = {
     "doctor": "Check a spec and its data; change nothing.",
     "train": "Train a model from a spec.",
     "eval": "Metrics of a run on labelled data.",
-    "score": "Score a log: Parquet in, Parquet out.",
+    "score": "Score a log: Parquet or CSV in, Parquet out.",
     "report": "One HTML page about a run.",
 }
 INTERRUPTED = 130

@@ -24,7 +24,7 @@ _SHOWN = (
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Parquet file, folder or glob with labels.",
+    help="Parquet or CSV: file, folder or glob with labels.",
 )
 @click.option(
     "--by",

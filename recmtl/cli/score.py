@@ -19,7 +19,7 @@ __all__ = ["command"]
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Parquet file, folder or glob; no labels needed.",
+    help="Parquet or CSV: file, folder or glob; no labels needed.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the scores.")
 @click.option(

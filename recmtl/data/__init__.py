@@ -1,4 +1,4 @@
-"""Data: Parquet -> Batch."""
+"""Data: Parquet or CSV -> Batch."""
 
 from recmtl.data.counts import EncodeCounts, FeatureCounts
 from recmtl.data.cutting import pad_to

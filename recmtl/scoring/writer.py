@@ -1,4 +1,4 @@
-"""Score a log part by part: Parquet in, Parquet out, each part whole or absent, resumable."""
+"""Score a log part by part: Parquet out, each part whole or absent, resumable."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def score(
 
     Args:
         run: the folder of a run.
-        data: Parquet file, folder or glob; labels are not needed.
+        data: Parquet or CSV file, folder or glob; labels are not needed.
         out: folder of the output.
         keep: columns to copy (default: `data.keep` of the run's spec).
         progress: shows the rows done (see `recmtl._progress`).

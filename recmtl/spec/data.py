@@ -50,7 +50,10 @@ class DataSpec(StrictModel):
     )
 
     train: Column
-    """Parquet file, glob or folder, relative to `--data` (default: the folder of the spec)."""
+    """Parquet or CSV: a file, glob or folder, relative to `--data` (default: the folder of the
+    spec). CSV has a header line, commas and UTF-8; its types follow from the spec: an id is an
+    integer where every value of the column is one, else a string; an empty field is a null; lists
+    need Parquet."""
     valid: (
         Annotated[
             Annotated[Column, Tag("path")]
