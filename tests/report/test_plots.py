@@ -14,11 +14,21 @@ HOSTILE = "<script>$x_1$ & co"
 BINS = {"mean_probs": [0.0, 0.01, 0.2], "base_rates": [0.0, 0.02, 0.15], "weights": [1, 1, 1]}
 HISTOGRAM = {"edges": [-5.0, -3.0, 0.0], "positives": [1.0, 3.0], "negatives": [2.0, 0.0]}
 NUMBERS = {"mean_predictions": [1.0, 2.0], "mean_labels": [1.5, 1.8], "low": [0, 1], "high": [3, 3]}
+CLASSES = {
+    "names": ["0", "1", "other"],
+    "shares": [0.5, 0.3, 0.2],
+    "mean_probs": [0.4, 0.4, 0.2],
+    "confusion": [[0.9, 0.1, 0.0], [0.25, 0.5, 0.25], [0.0, 0.0, 1.0]],
+}
+NO_CLASS = {"names": ["0"], "shares": [0.0], "mean_probs": [0.0], "confusion": [[0.0]]}
 ALL: dict[str, Callable[[str], str]] = {
     "lines": lambda name: plots.lines_plot(name, [1, 2], {name: [0.5, None], "b": [0.1, 0.2]}),
     "reliability": lambda name: plots.reliability_plot(name, BINS),
     "histogram": lambda name: plots.histogram_plot(name, HISTOGRAM),
     "numbers": lambda name: plots.numbers_plot(name, NUMBERS),
+    "shares": lambda name: plots.shares_plot(name, CLASSES),
+    "confusion": lambda name: plots.confusion_plot(name, CLASSES),
+    "sureness": lambda name: plots.sureness_plot(name, BINS),
 }
 
 
@@ -68,9 +78,19 @@ def test_every_point_is_marked() -> None:
     assert axes < 20  # ticks alone: a long curve is a line
 
 
+def test_every_share_of_a_confusion_is_written_in_its_place() -> None:
+    texts = [t for t in parsed(plots.confusion_plot("x", CLASSES)).iter() if t.tag == "text"]
+    numbers = ["".join(text.itertext()).strip() for text in texts]
+    inside = [n for n in numbers if n.isdigit() and n not in ("0", "1")]
+    assert inside == ["90", "10", "25", "50", "25", "100"]
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda: plots.shares_plot("x", NO_CLASS),
+        lambda: plots.confusion_plot("x", NO_CLASS),
+        lambda: plots.sureness_plot("x", {"mean_probs": [], "base_rates": []}),
         lambda: plots.lines_plot("x", [1], {"a": [None]}),
         lambda: plots.reliability_plot("x", {"mean_probs": [], "base_rates": []}),
         lambda: plots.reliability_plot("x", {"mean_probs": [1.0], "base_rates": [1.0]}),
