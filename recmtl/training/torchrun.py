@@ -24,7 +24,7 @@ from recmtl.errors import RecMTLError
 from recmtl.training.failures import OtherRankError, as_record, is_lost_peer
 from recmtl.training.team import Team
 
-__all__ = ["follow", "leading", "torchrun_team"]
+__all__ = ["follow", "leading", "said_once", "torchrun_team"]
 
 _PREPARED, _FAILED = "prepared", "failed"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -40,17 +40,26 @@ _TIMEOUT = timedelta(minutes=2)
 def torchrun_team() -> Iterator[Team | None]:
     """The processes that torchrun started; None where it did not, or started just this one.
 
-    Where the block fails on several of them, the first one raises its error.
-
     Raises:
-        OtherRankError: on all ranks but the first that failed.
+        OtherRankError: the block failed on another rank before.
     """
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield None
         return
     team = _team()
-    try:
+    with said_once(team):
         yield team
+
+
+@contextmanager
+def said_once(team: Team) -> Iterator[None]:
+    """Where the block fails on several ranks, the first one raises its error.
+
+    Raises:
+        OtherRankError: on all ranks but the first that failed.
+    """
+    try:
+        yield
     except OtherRankError:
         raise
     except KeyboardInterrupt:  # torchrun ends the others when one of them failed
