@@ -37,6 +37,13 @@ def command(run: Path, data: Path, by: str | None, as_json: bool) -> None:
     from recmtl import api
 
     result = api.evaluate(run, data, by=by, progress=terminal_progress())
+    for task, rows in result["contradictions"].items():
+        if rows:
+            click.echo(
+                f"warning: task `{task}`: {rows:,} of {result['rows']:,} rows are positive although"
+                f" its condition is 0. No metric of `{task}` counts them; repair the labels.",
+                err=True,
+            )
     lines = [f"{result['rows']:,} rows", "", *table(result["tasks"])]
     for column, values in result["segments"].items():
         for value, tasks in values.items():

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recmtl.metrics._columns import Floats, Population
+from recmtl.metrics._columns import Floats
 from recmtl.metrics._ties import Cells, Runs, Ties, before, ties_of
+from recmtl.metrics.population import Population
 from recmtl.metrics.ranking import Areas
 
 __all__ = ["EqualMass", "RankedBySegment", "ranked", "sigmoid"]

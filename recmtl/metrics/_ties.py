@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recmtl.metrics._columns import Codes, Population
+from recmtl.metrics.population import Codes, Population
 from recmtl.metrics.sorting import Sorted, Sorter
 
 __all__ = ["Cells", "Runs", "Ties", "before", "run_starts", "ties_of"]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from recmtl.metrics._bins import EqualMass, ranked
-from recmtl.metrics._columns import Codes, Population, Rows
 from recmtl.metrics.calibration import BinarySums, judged
 from recmtl.metrics.curves import Reliability, reliability_of
 from recmtl.metrics.multiclass import ClassSums
+from recmtl.metrics.population import Codes, Population, Rows
 from recmtl.metrics.ranking import gauc_of
 from recmtl.metrics.regression import ErrorSums
 

@@ -9,15 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from recmtl._checks import require_positive
 from recmtl.metrics._bins import ranked, sigmoid
-from recmtl.metrics._columns import (
-    Codes,
-    Floats,
-    Population,
-    Rows,
-    blocks_of,
-    columns,
-    population_of,
-)
+from recmtl.metrics._columns import Floats, columns
+from recmtl.metrics.population import Codes, Population, Rows, blocks_of, population_of
 
 __all__ = ["BinarySums", "Judged", "ece", "judged", "logloss", "ne", "pcoc", "total_weight"]
 

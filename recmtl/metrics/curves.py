@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +10,18 @@ from numpy.typing import ArrayLike
 
 from recmtl._checks import require_positive
 from recmtl.metrics._bins import EqualMass, ranked
-from recmtl.metrics._columns import Floats, columns, population_of
+from recmtl.metrics._columns import Floats, columns
 from recmtl.metrics.calibration import total_weight
+from recmtl.metrics.population import Rows, blocks_of, population_of
 
-__all__ = ["Histogram", "Reliability", "reliability_bins", "reliability_of", "score_histogram"]
+__all__ = [
+    "Histogram",
+    "Reliability",
+    "histogram_of",
+    "reliability_bins",
+    "reliability_of",
+    "score_histogram",
+]
 
 
 class Reliability(NamedTuple):
@@ -99,14 +108,37 @@ def score_histogram(
     """
     require_positive(bins=bins)
     rows = columns(scores, labels, weights)
+    return histogram_of(lambda: blocks_of(rows), bins=bins, limits=limits)
+
+
+def histogram_of(
+    blocks: Callable[[], Iterator[Rows]],
+    *,
+    bins: int = 50,
+    limits: tuple[float, float] | None = None,
+    within: float = np.inf,
+) -> Histogram:
+    """`score_histogram` of rows that are read once or twice.
+
+    Args:
+        blocks: reads them.
+        bins: how many bins.
+        limits: first and last edge; default: the smallest and largest score.
+        within: edges lie between minus this and this.
+    """
     if limits is None:
-        some = len(rows.labels) > 0
-        found = rows.predictions
-        limits = (float(found.min()), float(found.max())) if some else (0.0, 1.0)
-    low, high = limits
-    score_N = rows.predictions.clip(low, high).astype(np.float64)
-    weight_N = np.ones_like(score_N) if rows.weights is None else rows.weights
-    edges = np.histogram_bin_edges(score_N, bins, (float(low), float(high)))
-    positives = np.histogram(score_N, edges, weights=weight_N * rows.labels)[0]
-    negatives = np.histogram(score_N, edges, weights=weight_N * (1 - rows.labels))[0]
+        ends = [(r.predictions.min(), r.predictions.max()) for r in blocks() if len(r.labels)]
+        limits = (
+            (float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
+            if ends
+            else (0.0, 1.0)
+        )
+    low, high = np.clip(limits, -within, within).tolist()
+    edges = np.histogram_bin_edges(np.empty(0), bins, (low, high))
+    positives, negatives = np.zeros((2, bins))
+    for rows in blocks():
+        score_N = rows.predictions.clip(low, high).astype(np.float64)
+        weight_N = np.ones(len(score_N)) if rows.weights is None else rows.weights
+        for into, is_class in ((positives, rows.labels == 1), (negatives, rows.labels != 1)):
+            into += np.histogram(score_N, edges, weights=weight_N * is_class)[0]
     return Histogram(edges, positives, negatives)

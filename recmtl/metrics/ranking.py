@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recmtl.metrics._columns import Codes, Columns, Floats, Population, columns, population_of
+from recmtl.metrics._columns import Columns, Floats, columns
 from recmtl.metrics._ties import Cells, Runs, Ties, before, ties_of
+from recmtl.metrics.population import Codes, Population, population_of
 
 __all__ = ["Areas", "GroupedAUC", "auc", "gauc", "gauc_of", "group_codes", "numbered"]
 

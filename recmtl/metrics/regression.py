@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recmtl.metrics._columns import Codes, Rows, blocks_of, columns
+from recmtl.metrics._columns import columns
+from recmtl.metrics.population import Codes, Rows, blocks_of
 
 __all__ = ["ErrorSums", "mae", "rmse"]
 

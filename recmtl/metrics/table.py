@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from recmtl._checks import require_one_of
-from recmtl.metrics._columns import Codes, Kind, Population, columns, population_of
+from recmtl.metrics._columns import columns
 from recmtl.metrics.by_segment import Metrics, metrics_by_segment
 from recmtl.metrics.multiclass import class_columns
+from recmtl.metrics.population import Codes, Kind, Population, population_of
 from recmtl.metrics.ranking import numbered
 
 __all__ = ["Metrics", "segment_metrics", "task_metrics", "with_missing"]

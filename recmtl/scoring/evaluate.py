@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor
 
 from recmtl._progress import Bar, Progress, no_progress
 from recmtl.batch import Batch
-from recmtl.data import batches_in_order, check_columns, open_log
-from recmtl.data.values import as_values
+from recmtl.data import Log, batches_in_order, check_columns, open_log
+from recmtl.data.codes import Aside, read_aside
 from recmtl.errors import DataError
-from recmtl.models import outcome_metrics
+from recmtl.models.outcomes import Outcomes
 from recmtl.scoring.frames import column_names, is_rows, to_polars
 from recmtl.scoring.scorer import BatchScorer
 
-__all__ = ["Outcomes", "evaluate", "gather_outcomes"]
+__all__ = ["evaluate", "gather_outcomes", "labelled_batches"]
+
+_FORWARD_ROWS = 4096
+_MOST_ROWS = 65_536
 
 
 def evaluate(
@@ -36,63 +38,67 @@ def evaluate(
 
     Returns:
         ``{"rows": n, "tasks": {task: {metric: value}}, "segments": {column: {value: {task:
-        {...}}}}}``; a metric that is not defined on its rows is None.
+        {...}}}}, "contradictions": {task: rows}}``; a metric that is not defined on its rows is
+        None. Contradictions are rows whose label is 1 although the condition of the task is 0;
+        they are counted there, and in no metric of that task. Memory is bounded by `data.memory`
+        whatever the number of rows; held besides are the distinct values of segments, and of groups
+        that are strings or integers that span more than 2^32.
 
     Raises:
         DataError: a column is missing or does not fit, or a label is neither 0 nor 1.
         CheckpointError: the run is corrupt.
     """
     scorer = BatchScorer(run, keep=())
-    config = scorer.run.config
-    if by is not None:
-        section = config.data.model_copy(update={"segments": (by,)})
-        config = config.model_copy(update={"data": section})
-    segments = config.data.segments
-    wanted = [column for column in (config.data.group_by, *segments) if column is not None]
+    encoders, section = scorer.encoders, scorer.run.config.data
+    group, segments = section.group_by, section.segments if by is None else (by,)
+    wanted = [column for column in (group, *segments) if column is not None]
+    rows: Log | pl.DataFrame | None = None
     if isinstance(data, str | Path):
-        log = open_log(data, columns=scorer.encoders.wanted(labels=True, keep=wanted))
-        check_columns(log, config, labels=True)
-        _require(wanted, list(log.schema), str(data))
-        aside = log.lazy(list(dict.fromkeys(wanted))).collect() if wanted else pl.DataFrame()
-        batches: Iterable[Batch] = batches_in_order(
-            log, scorer.encoders, batch_size=65_536, labels=True
+        rows = open_log(data, columns=encoders.wanted(labels=True, keep=wanted))
+        config = scorer.run.config.model_copy(
+            update={"data": section.model_copy(update={"segments": segments})}
         )
-        total = log.num_rows
+        check_columns(rows, config, labels=True)
+        _require(wanted, list(rows.schema), str(data))
+        total = rows.num_rows
     elif is_rows(data):
-        needed = [*scorer.encoders.columns(labels=True), *wanted]
+        needed = [*encoders.columns(labels=True), *wanted]
         _require(needed, column_names(data), "data")
-        frame = to_polars(data, needed)
-        aside = frame.select(list(dict.fromkeys(wanted)))
-        batches, total = [scorer.encoders.encode(frame, labels=True)], frame.height
+        rows = to_polars(data, needed)
+        total = rows.height
+    batches: Iterable[Batch] = data
+    aside = Aside(None, {})
+    if rows is None:
+        total = 0
     else:
-        batches, aside, segments, total = data, pl.DataFrame(), (), 0
-    aside = pl.DataFrame([as_values(column) for column in aside])
+        aside = read_aside(rows, group, segments, memory=section.memory_bytes)
+        batches = labelled_batches(rows, scorer)
+    outcomes = Outcomes(scorer.tasks, aside, memory=section.memory_bytes)
     with progress("evaluate", total, "rows") as bar:
-        outcomes = gather_outcomes(scorer, batches, bar)
-    group = config.data.group_by if aside.width else None
-    return outcome_metrics(
-        scorer.tasks,
-        *outcomes,
-        groups=None if group is None else aside[group],
-        segments={column: aside[column] for column in segments},
-    )
+        num_batches = gather_outcomes(scorer, batches, outcomes, bar)
+    if rows is None and not num_batches:
+        raise DataError("data: holds no batch.")
+    return outcomes.metrics().table
 
 
-class Outcomes(NamedTuple):
-    """What the model said of some rows, and what was seen."""
-
-    logits_BH: Tensor
-    labels_BK: Tensor
-    weight_B: Tensor
+def labelled_batches(rows: Log | pl.DataFrame, scorer: BatchScorer) -> Iterator[Batch]:
+    """Rows with their labels in batches that are a small part of the budget."""
+    size = min(scorer.encoders.piece_rows, _MOST_ROWS) // _FORWARD_ROWS * _FORWARD_ROWS
+    return batches_in_order(rows, scorer.encoders, batch_size=max(size, _FORWARD_ROWS), labels=True)
 
 
-def gather_outcomes(scorer: BatchScorer, batches: Iterable[Batch], bar: Bar) -> Outcomes:
-    """The outcomes of all batches, one below the other, without padded rows.
+def gather_outcomes(
+    scorer: BatchScorer, batches: Iterable[Batch], outcomes: Outcomes, bar: Bar
+) -> int:
+    """Put what the model says of all batches into `outcomes`, without padded rows.
+
+    Returns:
+        How many batches there were.
 
     Raises:
-        DataError: there is no batch, or something that is none.
+        DataError: one is no batch.
     """
-    parts = []
+    num_batches = 0
     for batch in batches:
         if not isinstance(batch, Batch):
             raise DataError(
@@ -101,11 +107,10 @@ def gather_outcomes(scorer: BatchScorer, batches: Iterable[Batch], bar: Bar) -> 
             )
         is_real_B = batch.rows_B >= 0
         real = batch if bool(is_real_B.all()) else batch.select(torch.nonzero(is_real_B)[:, 0])
-        parts.append(Outcomes(scorer.logits(real), real.labels_BK, real.weight_B))
+        outcomes.add(scorer.logits(real), real.labels_BK, real.weight_B, real.rows_B)
         bar.advance(len(real))
-    if not parts:
-        raise DataError("data: holds no batch.")
-    return Outcomes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        num_batches += 1
+    return num_batches
 
 
 def _require(wanted: list[str], columns: list[str], where: str) -> None:
