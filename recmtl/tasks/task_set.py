@@ -7,7 +7,6 @@ what is predicted.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -27,6 +26,7 @@ from recmtl.losses import (
 )
 from recmtl.losses._precision import at_least_float32
 from recmtl.tasks.definition import TaskDef, carriers, check_tasks, check_trained, factors_of
+from recmtl.tasks.layout import lay_out, side_by_side
 
 __all__ = ["LossTerms", "TaskSet"]
 
@@ -130,7 +130,7 @@ class TaskSet(nn.Module):
         self.normalize = normalize
         self.names = tuple(t.name for t in self.tasks)
         self.heads = tuple(t.name for t in self.tasks if not t.product_of)
-        self.columns = _side_by_side(self.tasks)
+        self.columns = side_by_side(self.tasks)
         self.factors = factors_of(self.tasks)
         carries = carriers(self.tasks, self.factors, objective)
         check_trained(self.tasks, self.factors, carries)
@@ -138,29 +138,18 @@ class TaskSet(nn.Module):
         self._lay_out(carries)
 
     def _lay_out(self, carries: frozenset[str]) -> None:
-        """Index tensors in the order of computation: single logits, classes, then products."""
-
-        def rank(t: int) -> int:
-            return 2 if self.tasks[t].product_of else int(self.tasks[t].kind == "multiclass")
-
-        order = sorted(range(len(self.tasks)), key=rank)  # stable
-        tasks = [self.tasks[t] for t in order]
-        logits = _side_by_side([t for t in self.tasks if not t.product_of])
-        singles = [t for t in tasks if not t.product_of and t.kind != "multiclass"]
+        """Index tensors in the order of computation (see `TaskLayout`)."""
+        found = lay_out(self.tasks, self.factors)
+        tasks = [self.tasks[t] for t in found.order]
         self.num_logits = sum(t.outputs for t in self.tasks if not t.product_of)
-        self._num_single = len(singles)
+        self._num_single = len(found.singles)
         self._order = tuple(t.name for t in tasks)
         self._in_order = self._order == self.names
-        self._class_logits = [logits[t.name] for t in tasks if t.kind == "multiclass"]
+        self._class_logits = found.classes
         self._has_product_loss = any(name in carries for name in self.factors)
-        self._has_numbers = any(t.kind == "regression" for t in singles)
+        self._has_numbers = any(t.kind == "regression" for t in found.singles)
+        self._is_padded = not all(all(real) for real in found.real_PF)
         column = {label: k for k, label in enumerate(self.labels)}
-        head = {name: logits[name].start for name in self.heads}
-        factors = [[head[f] for f in self.factors[n]] for n in self._order if n in self.factors]
-        longest = max(map(len, factors), default=0)
-        self._is_padded = any(len(f) < longest for f in factors)
-        computed = _side_by_side(tasks)
-        to_columns = [o for name in self.names for o in _range(computed[name])]
 
         def keep(name: str, values: object, dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
@@ -170,15 +159,15 @@ class TaskSet(nn.Module):
         keep("_always_T", [t.given is None for t in tasks], torch.bool)
         keep("_carries_T", [t.name in carries for t in tasks], torch.bool)
         keep("_weight_T", [t.weight for t in tasks], torch.float64)
-        keep("_factor_PF", [f + [0] * (longest - len(f)) for f in factors], torch.int64)
-        keep("_real_PF", [[k < len(f) for k in range(longest)] for f in factors], torch.bool)
-        keep("_single_S", [head[t.name] for t in singles], torch.int64)
-        keep("_number_S", [t.kind == "regression" for t in singles], torch.bool)
-        keep("_mean_S", [t.mean for t in singles], torch.float64)
-        keep("_std_S", [t.std for t in singles], torch.float64)
+        keep("_factor_PF", found.factor_PF, torch.int64)
+        keep("_real_PF", found.real_PF, torch.bool)
+        keep("_single_S", found.single_S, torch.int64)
+        keep("_number_S", [t.kind == "regression" for t in found.singles], torch.bool)
+        keep("_mean_S", [t.mean for t in found.singles], torch.float64)
+        keep("_std_S", [t.std for t in found.singles], torch.float64)
         keep("_to_names", [self._order.index(name) for name in self.names], torch.int64)
-        keep("_to_columns", to_columns, torch.int64)
-        keep("_from_names", order, torch.int64)
+        keep("_to_columns", found.to_columns_O, torch.int64)
+        keep("_from_names", found.order, torch.int64)
 
     def observed(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
         """Where the outcome of each task is known: boolean `[B, T]`, in the order of `names`."""
@@ -327,15 +316,3 @@ class TaskSet(nn.Module):
 
     def _named(self, values_BT: Tensor) -> Tensor:
         return values_BT if self._in_order else values_BT[:, self._to_names]
-
-
-def _side_by_side(tasks: Sequence[TaskDef]) -> dict[str, slice]:
-    """Where the columns of each task are."""
-    stops = list(itertools.accumulate(task.outputs for task in tasks))
-    return {
-        task.name: slice(stop - task.outputs, stop) for task, stop in zip(tasks, stops, strict=True)
-    }
-
-
-def _range(columns: slice) -> range:
-    return range(columns.start, columns.stop)
