@@ -28,6 +28,7 @@ __all__ = [
     "naming",
     "read_sealed",
     "recover",
+    "require_writable",
     "sealed",
     "sha256_of",
     "sweep",
@@ -178,6 +179,21 @@ def is_name(value: object) -> bool:
         (True, False, False, False, False)
     """
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def require_writable(path: Path) -> None:
+    """Find out, without writing, whether `path` could be made, before long work begins.
+
+    Raises:
+        OSError: it lies below a file, or in a folder or file system that cannot be written.
+    """
+    place = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        number = errno.EROFS if is_read_only else errno.EACCES
+        raise OSError(number, os.strerror(number), str(path))
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from recmtl._files import (
     exclusive,
     read_sealed,
     recover,
+    require_writable,
     sealed,
     sha256_of,
     sweep,
@@ -121,7 +122,7 @@ class Run:
                 }
                 (folder / _STATE).write_text(sealed(state), encoding="utf-8")
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not path.is_dir():
                 raise
             raise SpecError(f"{path}: exists by now. Choose another `--out`.") from error
         run = cls(path)
@@ -138,9 +139,11 @@ class Run:
             SpecError: `path` holds a finished run, or something that is not a run, or is to be
                 overwritten while it is being trained.
             CheckpointError: `path` holds an interrupted run of another spec or other data.
+            OSError: nothing can be written there.
         """
         recover(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            require_writable(path)
             return None
         if not (path / _STATE).is_file():
             raise SpecError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -29,6 +30,8 @@ _COMMANDS = {
     "report": "One HTML page about a run.",
 }
 INTERRUPTED = 130
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _LazyGroup(click.Group):
@@ -90,7 +93,10 @@ def main(args: list[str] | None = None) -> None:
         _fail(error, f"{type(error).__name__}: {error}", error.exit_code, arguments)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(error, f"{type(error).__name__}: {where}{error.strerror or error}", 1, arguments)
+        what = error.strerror or str(error)
+        if error.errno in _FULL:
+            what = f"the disk is full ({what}). Make room; the same command goes on from here."
+        _fail(error, f"{type(error).__name__}: {where}{what}", 1, arguments)
     except Exception as error:  # the last line of defence: no traceback unless asked for
         _fail(
             error,

@@ -78,6 +78,7 @@ def score(
         "keep": list(scorer.keep),
         "part_rows": PART_ROWS,
     }
+    _ = scorer.net  # its files are compared with their sha256 before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
         _claim(out, identity)

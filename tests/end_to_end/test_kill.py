@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +16,27 @@ from recmtl.run import Run
 from recmtl.scoring.writer import PART_ROWS
 from tests.kill_points import REPORT, SCORE, TRAIN, Case
 from tests.runs import copied, leftovers, run_differences, score_differences
+from tests.server import Server
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     *("tower=mmoe", "tower.num_experts=2", "tower.expert_widths=[16]", "tower.head_widths=[8]"),
     *("train.batch_size=64", "train.epochs=2", "train.checkpoint_every_steps=5"),
 ]
 """75 steps an epoch: a line of losses every 3 of them."""
 
-Call = Callable[..., tuple[int, str]]
-
 
 @pytest.fixture(scope="module")
-def call() -> Iterator[Call]:
+def call() -> Iterator[Server]:
     """`call(point, args...)` -> exit code (that of a killed process is -9) and stderr."""
-    command = [sys.executable, "tests/kill_at.py", "--serve"]
-    server = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-
-    def called(point: dict[str, Any] | None, *args: object) -> tuple[int, str]:
-        server.stdin.write(json.dumps([point, [str(arg) for arg in args]]) + "\n")
-        server.stdin.flush()
-        code, err = json.loads(server.stdout.readline())
-        return code, err
-
-    yield called
-    server.stdin.close()
-    server.wait(timeout=60)
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
-def whole(call: Call, funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(call: Server, funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "run"
     code, err = call(None, "train", funnel / "spec.yaml", "--out", out, *SMALL)
@@ -62,7 +44,7 @@ def whole(call: Call, funnel: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-def killed(call: Call, case: Case, *args: object) -> None:
+def killed(call: Server, case: Case, *args: object) -> None:
     """Kill the command at each point of a case, then let it end."""
     for point in case.points:
         code, err = call(point, *args)
@@ -77,7 +59,7 @@ def chosen(cases: list[Case]) -> Any:
 
 @chosen([case for case in TRAIN if not case.overwrite])
 def test_training_ends_as_if_it_had_not_been_killed(
-    case: Case, call: Call, whole: Path, funnel: Path, tmp_path: Path
+    case: Case, call: Server, whole: Path, funnel: Path, tmp_path: Path
 ) -> None:
     killed(call, case, "train", funnel / "spec.yaml", "--out", tmp_path / "run", *SMALL)
     assert run_differences(tmp_path / "run", whole) == {}
@@ -87,7 +69,7 @@ def test_training_ends_as_if_it_had_not_been_killed(
 
 @chosen([case for case in TRAIN if case.overwrite])
 def test_overwriting_leaves_the_old_run_or_the_new_one(
-    case: Case, call: Call, whole: Path, run: Path, funnel: Path, tmp_path: Path
+    case: Case, call: Server, whole: Path, run: Path, funnel: Path, tmp_path: Path
 ) -> None:
     old = copied(run, tmp_path).rename(tmp_path / "run")
     before = Run(old).config
@@ -112,7 +94,7 @@ def log(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scores(call: Call, log: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scores(call: Server, log: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scores of a call that nothing disturbed."""
     out = tmp_path_factory.mktemp("scores") / "scores"
     code, err = call(None, "score", run, "--data", log, "--out", out, "--keep", "row,item_id")
@@ -122,7 +104,7 @@ def scores(call: Call, log: Path, run: Path, tmp_path_factory: pytest.TempPathFa
 
 @chosen(SCORE)
 def test_scores_keep_input_order_and_keys_for_one_worker_killed_and_resumed_pitfall_T46(
-    case: Case, call: Call, log: Path, run: Path, scores: Path, tmp_path: Path
+    case: Case, call: Server, log: Path, run: Path, scores: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "scores"
     killed(call, case, "score", run, "--data", log, "--out", out, "--keep", "row,item_id")
@@ -135,7 +117,7 @@ def test_scores_keep_input_order_and_keys_for_one_worker_killed_and_resumed_pitf
 
 @chosen(REPORT)
 def test_a_report_that_was_killed_leaves_the_run_as_it_was(
-    case: Case, call: Call, whole: Path, tmp_path: Path
+    case: Case, call: Server, whole: Path, tmp_path: Path
 ) -> None:
     run = copied(whole, tmp_path)
     assert call(case.points[0], "report", run)[0] == -signal.SIGKILL
@@ -156,7 +138,7 @@ PHASES = {
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_signal_ends_training_with_130_in_every_phase(
-    phase: str, call: Call, whole: Path, funnel: Path, tmp_path: Path
+    phase: str, call: Server, whole: Path, funnel: Path, tmp_path: Path
 ) -> None:
     number = "SIGINT" if phase in ("fitting", "validation") else "SIGTERM"
     args = ("train", funnel / "spec.yaml", "--out", tmp_path / "run", *SMALL)
@@ -175,7 +157,7 @@ def test_a_signal_ends_training_with_130_in_every_phase(
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_a_signal_ends_scoring_and_reports_with_130(
-    number: str, call: Call, log: Path, run: Path, scores: Path, tmp_path: Path
+    number: str, call: Server, log: Path, run: Path, scores: Path, tmp_path: Path
 ) -> None:
     args = ("score", run, "--data", log, "--out", tmp_path / "scores", "--keep", "row,item_id")
     logits = {"at": "recmtl.scoring.scorer:BatchScorer.logits", "nth": 2, "signal": number}
