@@ -88,7 +88,9 @@ def label_problems(
 
 def _is_class(label_B: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
     """Whether each label is a whole number from 0 on, below the number of classes."""
-    return (label_B >= 0) & (label_B < classes) & (label_B == np.floor(label_B))
+    inside_B = (label_B >= 0) & (label_B < classes)
+    is_class_B: NDArray[np.bool_] = inside_B & (label_B == np.floor(label_B))
+    return is_class_B
 
 
 def read_weight(spec: Spec, frame: pl.DataFrame) -> tuple[NDArray[np.float64], list[Problem]]:

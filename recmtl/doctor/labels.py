@@ -53,10 +53,10 @@ def count_labels(log: Log, spec: Spec) -> dict[str, LabelCount]:
     row = log.lazy(spec.labels).select(counts).collect().row(0, named=True)
     found = {}
     for t, task in enumerate(spec.tasks):
-        *numbers, classes = (row[f"{t}/{field}"] for field in LabelCount._fields)
-        by_class = {entry["class"]: entry["count"] for entry in classes or ()}
-        rows = tuple(by_class.get(c, 0) for c in range(task.classes or 0))
-        found[task.name] = LabelCount(*(number or 0 for number in numbers), classes=rows)
+        cells = {field: row[f"{t}/{field}"] or 0 for field in LabelCount._fields}
+        by_class = {entry["class"]: entry["count"] for entry in cells["classes"] or ()}
+        cells["classes"] = tuple(by_class.get(c, 0) for c in range(task.classes or 0))
+        found[task.name] = LabelCount(**cells)
     return found
 
 
