@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -53,7 +53,7 @@ def count_labels(log: Log, spec: Spec) -> dict[str, LabelCount]:
     row = log.lazy(spec.labels).select(counts).collect().row(0, named=True)
     found = {}
     for t, task in enumerate(spec.tasks):
-        cells = {field: row[f"{t}/{field}"] or 0 for field in LabelCount._fields}
+        cells: dict[str, Any] = {field: row[f"{t}/{field}"] or 0 for field in LabelCount._fields}
         by_class = {entry["class"]: entry["count"] for entry in cells["classes"] or ()}
         cells["classes"] = tuple(by_class.get(c, 0) for c in range(task.classes or 0))
         found[task.name] = LabelCount(**cells)
