@@ -28,7 +28,8 @@ from recmtl.errors import DataError
 __all__ = ["CsvFile", "open_csv"]
 
 _GROUP_ROWS = 64 * MARK_ROWS
-_READ_BYTES = 8 << 20
+_READ_BYTES = 2 << 20
+_SCAN_ROWS = 16 * MARK_ROWS
 _SETTLED_NS = 2_000_000_000
 
 Stamp = tuple[int, int, int]
@@ -103,8 +104,8 @@ class CsvFile:
             _batch_size: int | None,
         ) -> Iterator[pl.DataFrame]:
             stop = self.index.num_rows if num_rows is None else min(num_rows, self.index.num_rows)
-            for low in range(0, stop, _GROUP_ROWS):
-                frame = self.read(columns or list(self.schema), low, min(low + _GROUP_ROWS, stop))
+            for low in range(0, stop, _SCAN_ROWS):
+                frame = self.read(columns or list(self.schema), low, min(low + _SCAN_ROWS, stop))
                 yield frame if predicate is None else frame.filter(predicate)
 
         return register_io_source(source, schema=pl.Schema(self.schema))

@@ -24,7 +24,7 @@ __all__ = ["BOM", "MARK_ROWS", "Block", "CsvIndex", "Problems", "read_blocks", "
 
 MARK_ROWS = 1024
 """Every so many rows the index knows where the next one begins."""
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _MAX_HEADER = 4 << 20
 _MAX_RECORD = 64 << 20
 _MAX_PROBLEMS = 20

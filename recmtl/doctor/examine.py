@@ -86,11 +86,21 @@ def _columns(config: RunConfig, splits: Splits) -> list[Finding]:
     return findings
 
 
+def _empty_files(splits: Splits) -> list[Finding]:
+    logs = {"training rows": splits.train, "validation rows": splits.valid}
+    return [
+        Finding("info", where, f"{len(log.empty_files):,} of {len(log.files):,} files have none.")
+        for where, log in logs.items()
+        if log is not None and log.empty_files
+    ]
+
+
 def _examine_data(config: RunConfig, splits: Splits) -> list[Finding]:
     """Each step is taken only where those that it rests on found no error."""
     findings = _columns(config, splits)
     if findings:
         return findings
+    findings += _empty_files(splits)
     frame = read_sample(splits.train, sampled_columns(config))
     counts = count_labels(splits.train, config)
     findings += find_leaks(frame, config)

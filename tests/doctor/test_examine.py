@@ -28,6 +28,16 @@ def test_the_funnel_is_healthy(funnel: Path) -> None:
     assert all(f.advice for f in found if f.severity == "warning")
 
 
+def test_files_without_rows_are_counted(shop: Shop) -> None:
+    spec = shop()
+    (spec.parent / "log").mkdir()
+    (spec.parent / "train.parquet").rename(spec.parent / "log" / "a.parquet")
+    shop_log()[:0].write_parquet(spec.parent / "log" / "b.parquet")
+    found = examine(spec, overrides=["data.train=log"])
+    assert exit_code(found) == 0
+    assert "training rows: 1 of 2 files have none." in map(str, found)
+
+
 @pytest.mark.parametrize(
     ("change", "fragments"),
     [
