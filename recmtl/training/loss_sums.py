@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,20 +42,26 @@ class LossSums:
             "read_steps": read_steps,
         }
 
-    def restore(self, state: Mapping[str, Any], device: torch.device, *, share: float) -> Position:
-        """Go on from a `state`; returns what its reader passes next.
+    def restore(
+        self, states: Sequence[Mapping[str, Any]], device: torch.device, *, rank: int, ranks: int
+    ) -> Position:
+        """Go on from the `state` of each process; returns what this one's reader passes next.
 
         Args:
-            state: what `state` gave.
+            states: what `state` gave on each rank.
             device: where the sums shall be.
-            share: what part of the sums is this process's: 1 for one of them, 0 for the others.
+            rank: which process this is. If there were another number of them, the first one takes
+                all sums.
+            ranks: how many there are now.
         """
-        sums, read = (
-            share * torch.tensor(state[key], dtype=torch.float64, device=device)
-            for key in ("sums", "read")
-        )
-        self._sums, self._steps = sums, int(state["steps"])
-        return read, int(state["read_steps"])
+        mine = states[rank : rank + 1] if len(states) == ranks else states if rank == 0 else []
+
+        def total(key: str) -> Tensor:
+            rows = [one[key] for one in mine] or [[0.0] * len(states[0][key])]
+            return torch.tensor(rows, dtype=torch.float64, device=device).sum(dim=0)
+
+        self._sums, self._steps = total("sums"), int(states[0]["steps"])
+        return total("read"), int(states[0]["read_steps"])
 
     def since(self, before: Position) -> tuple[Tensor, Position]:
         """Mean of [loss, term of each task] since `before`, and what to pass next time."""

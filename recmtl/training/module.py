@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd as _Dropout
 
 from recmtl.batch import Batch
+from recmtl.checkpoint.ranks import from_all
 from recmtl.config import ObjectiveConfig, RunConfig, TrainConfig
 from recmtl.data import Encoders
 from recmtl.embeddings import layout
@@ -104,7 +105,7 @@ class MultiTaskModule(pl.LightningModule):
         self._losses = LossSums()
         self._logged: Position = None
         self._shown: Position = None
-        self._resumed: dict[str, Any] | None = None
+        self._resumed: list[dict[str, Any]] | None = None
         self._is_random = False
 
     def setup(self, stage: str) -> None:
@@ -221,12 +222,8 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the next line of losses will be made of. Collective."""
-        state = self._losses.state(self._logged)
-        if state is not None:
-            for key in ("sums", "read"):
-                mine = torch.tensor(state[key], dtype=torch.float64, device=self.device)
-                state[key] = _over_ranks(mine).tolist()
-        checkpoint[_LOSSES] = state
+        states = from_all(self._losses.state(self._logged))
+        checkpoint[_LOSSES] = None if states[0] is None else states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember what was kept, until training begins."""
@@ -234,17 +231,18 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Go on with the sums of a checkpoint, and log the line that was due when it was saved."""
-        state, self._resumed = self._resumed, None
-        if state is None:
+        states, self._resumed = self._resumed, None
+        if states is None:
             return
         trainer = self.trainer
-        share = 1.0 if trainer.is_global_zero else 0.0
-        self._logged = self._losses.restore(state, self.device, share=share)
+        rank, ranks = trainer.global_rank, trainer.world_size
+        self._logged = self._losses.restore(states, self.device, rank=rank, ranks=ranks)
         _, self._shown = self._losses.since(None)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-        if trainer.global_step % every or state["steps"] == state["read_steps"]:
+        if trainer.global_step % every or states[0]["steps"] == states[0]["read_steps"]:
             return  # Lightning logs a step after the checkpoint of that step is saved
         mean, self._logged = self._losses.since(self._logged)
+        mean = _over_ranks(mean)
         line = dict(zip(self._loss_keys, mean.tolist(), strict=True))
         line["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:

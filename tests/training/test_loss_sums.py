@@ -34,12 +34,27 @@ def test_a_restored_reader_reads_the_same_to_the_last_bit() -> None:
         sums.add(one)
     again = LossSums()
     state = json.loads(json.dumps(sums.state(reader)))
-    its_reader = again.restore(state, torch.device("cpu"), share=1.0)
-    other = LossSums()
-    others_reader = other.restore(state, torch.device("cpu"), share=0.0)
+    its_reader = again.restore([state], torch.device("cpu"), rank=0, ranks=1)
     assert torch.equal(again.since(its_reader)[0], sums.since(reader)[0])
-    assert other.since(others_reader)[0].tolist() == [0.0]
     for one in terms[5:]:
         sums.add(one)
         again.add(one)
     assert torch.equal(again.since(its_reader)[0], sums.since(reader)[0])
+
+
+def test_every_process_takes_its_own_sums_or_the_first_one_all() -> None:
+    states = [
+        {"sums": [8.0 + rank], "steps": 4, "read": [2.0], "read_steps": 2} for rank in range(2)
+    ]
+
+    def means(ranks: int) -> list[float]:
+        found = []
+        for rank in range(ranks):
+            sums = LossSums()
+            reader = sums.restore(states, torch.device("cpu"), rank=rank, ranks=ranks)
+            found += sums.since(reader)[0].tolist()
+        return found
+
+    assert means(2) == [3.0, 3.5]
+    assert means(1) == [6.5]
+    assert means(4) == [6.5, 0.0, 0.0, 0.0]
