@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import polars as pl
 import torch.distributed as dist
 
 from recmtl.batch import Batch
 from recmtl.data import Encoders, Log, batches_in_order
+from recmtl.data.codes import Aside, read_aside
 from recmtl.errors import CheckpointError
 
 __all__ = ["TrainLoader", "ValidLoader"]
@@ -92,7 +92,7 @@ class ValidLoader:
         self._log = log
         self._encoders = encoders
         self._batch_size = batch_size
-        self._columns: pl.DataFrame | None = None
+        self._aside: Aside | None = None
 
     def __len__(self) -> int:
         return -(-self._log.num_rows // self._batch_size)
@@ -109,10 +109,8 @@ class ValidLoader:
             pad=together,
         )
 
-    def columns(self, names: Sequence[str]) -> pl.DataFrame | None:
-        """Further columns of all rows, in the order of the log, read once; None without names."""
-        if not names:
-            return None
-        if self._columns is None or set(self._columns.columns) != set(names):
-            self._columns = self._log.lazy(list(dict.fromkeys(names))).collect()
-        return self._columns
+    def aside(self, group: str | None, segments: Sequence[str], *, memory: int) -> Aside:
+        """Groups and segments of all rows, in the order of the log, read once."""
+        if self._aside is None:
+            self._aside = read_aside(self._log, group, segments, memory=memory)
+        return self._aside

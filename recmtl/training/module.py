@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import polars
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -22,10 +21,12 @@ from recmtl.batch import Batch
 from recmtl.checkpoint.ranks import from_all
 from recmtl.config import ObjectiveConfig, RunConfig, TrainConfig
 from recmtl.data import Encoders
+from recmtl.data.codes import Aside
 from recmtl.embeddings import layout
 from recmtl.embeddings.sharded import ShardedLookup
 from recmtl.errors import RecMTLError, SpecError
-from recmtl.models import build_net, build_tasks, outcome_metrics
+from recmtl.models import build_net, build_tasks
+from recmtl.models.outcomes import Outcomes
 from recmtl.spec import Spec
 from recmtl.tasks import LossTerms
 from recmtl.towers import TowerConfig
@@ -42,7 +43,7 @@ __all__ = ["MultiTaskModule"]
 _LOSSES = "loss_sums"
 """Where a checkpoint has the sums of losses that no line was made of yet."""
 _MAX_SEGMENTS = 100
-"""A column of more values would drown the log of an epoch."""
+"""A column of more values would drown the log of an epoch; `eval` and the report have them."""
 
 
 class MultiTaskModule(pl.LightningModule):
@@ -101,7 +102,7 @@ class MultiTaskModule(pl.LightningModule):
         self.tasks = build_tasks(self.config, objective_kind, normalize, encoders)
         self.net = None
         self.plan_text = ""
-        self._outcomes = OutcomeColumns()
+        self._outcomes = OutcomeColumns(self.config.data.memory_bytes)
         self._losses = LossSums()
         self._logged: Position = None
         self._shown: Position = None
@@ -288,25 +289,17 @@ class MultiTaskModule(pl.LightningModule):
             self._outcomes.add(self.net(batch), batch)
 
     def _log_metrics(self, stage: str, loader: object) -> None:
-        outcomes = self._outcomes.take()
+        data, memory = self.config.data, self.config.data.memory_bytes
+        aside = Aside(None, {})
+        if self.trainer.is_global_zero and isinstance(loader, ValidLoader):
+            aside = loader.aside(data.group_by, data.segments, memory=memory)
+        outcomes = Outcomes(copy.deepcopy(self.tasks).cpu(), aside, memory=memory)
+        for piece in self._outcomes.take():
+            outcomes.add(*piece)
         metrics: dict[str, float] = {}
-        if outcomes is not None:
-            data, aside = self.config.data, None
-            if isinstance(loader, ValidLoader):
-                aside = loader.columns(
-                    [c for c in (data.group_by, *data.segments) if c is not None]
-                )
-            if aside is not None:
-                aside = aside[outcomes.rows_B.numpy()]
-            found = outcome_metrics(
-                copy.deepcopy(self.tasks).cpu(),
-                outcomes.logits_BH,
-                outcomes.labels_BK,
-                outcomes.weight_B,
-                groups=None if aside is None or data.group_by is None else aside[data.group_by],
-                segments=_few_valued(aside, data.segments),
-            )
-            metrics = flat_metrics(found, stage)
+        if self.trainer.is_global_zero:
+            found = outcomes.metrics(most_values=_MAX_SEGMENTS)
+            metrics = flat_metrics(found.table, stage)
         metrics = self.trainer.strategy.broadcast(metrics)
         for key, value in metrics.items():
             # Every rank has the same number; `max` leaves it as it is.
@@ -325,15 +318,6 @@ class MultiTaskModule(pl.LightningModule):
             key = f"{self.train_config.seed}/{step}/{rank}".encode()
             torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()))
             yield
-
-
-def _few_valued(
-    aside: polars.DataFrame | None, columns: tuple[str, ...]
-) -> dict[str, polars.Series]:
-    """Segment columns to log after each epoch; `eval` and the report have those of many values."""
-    if aside is None:
-        return {}
-    return {name: aside[name] for name in columns if aside[name].n_unique() <= _MAX_SEGMENTS}
 
 
 def _resolved(

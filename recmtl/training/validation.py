@@ -14,14 +14,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recmtl.batch import Batch
+from recmtl.metrics.spool import BLOCK_ROWS, Spool, SpoolColumn
 
-__all__ = ["OutcomeColumns", "Outcomes", "flat_metrics", "json_number"]
+__all__ = ["OutcomeColumns", "OutcomePiece", "flat_metrics", "json_number"]
 
 _COUNTS = ("n", "positives", "gauc_groups", "gauc_undefined_groups")
 
 
-class Outcomes(NamedTuple):
-    """All rows of a pass, in the order of the log, on the CPU."""
+class OutcomePiece(NamedTuple):
+    """Some rows of a pass, on the CPU."""
 
     logits_BH: Tensor
     labels_BK: Tensor
@@ -30,46 +31,94 @@ class Outcomes(NamedTuple):
 
 
 class OutcomeColumns:
-    """Collects the outcomes of a pass, batch by batch, on the device they are on."""
+    """Collects the outcomes of this rank's batches, and gives those of all ranks to rank 0.
 
-    def __init__(self) -> None:
+    Args:
+        memory: bytes to use, beyond which they lie on disk; None for as many as it takes.
+    """
+
+    def __init__(self, memory: int | None = None) -> None:
         """Start with no row."""
-        self._parts: list[Outcomes] = []
+        self._memory = memory
+        self._start()
+
+    def _start(self) -> None:
+        self._parts: list[OutcomePiece] = []
+        self._waiting = 0
+        self._spool = Spool(None if self._memory is None else self._memory // 16)
+        self._columns: list[SpoolColumn] = []
+        self._ends = [0]
+        self._device = torch.device("cpu")
 
     def add(self, logits_BH: Tensor, batch: Batch) -> None:
-        """Keep one batch."""
+        """Keep one batch; many together leave the device they are on."""
         logits_BH = logits_BH.detach().float()
-        self._parts.append(Outcomes(logits_BH, batch.labels_BK, batch.weight_B, batch.rows_B))
+        self._device = logits_BH.device
+        self._parts.append(OutcomePiece(logits_BH, batch.labels_BK, batch.weight_B, batch.rows_B))
+        self._waiting += len(batch)
+        if self._waiting >= BLOCK_ROWS:
+            self._seal()
 
-    def take(self) -> Outcomes | None:
-        """Give what all ranks collected, without padding, and forget it; None but on rank 0."""
-        columns = [torch.cat(parts) for parts in zip(*self._parts, strict=True)]
-        self._parts = []
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            gathered = [_on_rank_0(column) for column in columns]
-            if any(column is None for column in gathered):
-                return None
-            columns = [column for column in gathered if column is not None]
-        outcomes = Outcomes(*(column.cpu() for column in columns))
-        order = outcomes.rows_B.argsort(stable=True)
-        order = order[outcomes.rows_B[order] >= 0]
-        return Outcomes(*(column[order] for column in outcomes))
+    def _seal(self) -> None:
+        """Make a piece of what was added since the last one."""
+        if not self._parts:
+            return
+        piece = [torch.cat(parts).cpu().numpy() for parts in zip(*self._parts, strict=True)]
+        if not self._columns:
+            widths = [column.shape[1] if column.ndim > 1 else None for column in piece]
+            self._columns = [
+                self._spool.column(column.dtype, width)
+                for column, width in zip(piece, widths, strict=True)
+            ]
+        for into, column in zip(self._columns, piece, strict=True):
+            into.append(column)
+        self._ends.append(len(self._columns[-1]))
+        self._parts, self._waiting = [], 0
+
+    def take(self) -> Iterator[OutcomePiece]:
+        """Give what all ranks collected, piece by piece, without padding, and forget it.
+
+        Collective: every rank iterates to the end; only rank 0 is given something. Where ranks read
+        shares of the same global batches, rows come in the order of the log.
+        """
+        self._seal()
+        together = dist.is_initialized() and dist.get_world_size() > 1
+        rounds = len(self._ends) - 1
+        if together:
+            most = torch.tensor(rounds, device=self._device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            rounds = int(most)
+        for number in range(rounds):
+            start, stop = (self._ends[min(n, len(self._ends) - 1)] for n in (number, number + 1))
+            columns = [torch.from_numpy(column.read(start, stop)) for column in self._columns]
+            if together:
+                columns = _on_rank_0([column.to(self._device) for column in columns])
+            if columns:
+                piece = OutcomePiece(*(column.cpu() for column in columns))
+                order = piece.rows_B.argsort(stable=True)
+                order = order[piece.rows_B[order] >= 0]
+                yield OutcomePiece(*(column[order] for column in piece))
+        self._spool.close()
+        self._start()
 
 
-def _on_rank_0(column: Tensor) -> Tensor | None:
-    """The column of all ranks, one below the other; their lengths may differ."""
+def _on_rank_0(columns: list[Tensor]) -> list[Tensor]:
+    """The rows of all ranks, one below the other; ranks may have more or fewer. Else nothing."""
     world_size, rank = dist.get_world_size(), dist.get_rank()
-    length = torch.tensor([len(column)], device=column.device)
+    length = torch.tensor([len(columns[0])], device=columns[0].device)
     lengths = [torch.empty_like(length) for _ in range(world_size)]
     dist.all_gather(lengths, length)
     longest = int(torch.stack(lengths).max())
-    padded = column.new_zeros(longest, *column.shape[1:])
-    padded[: len(column)] = column
-    parts = [torch.empty_like(padded) for _ in range(world_size)] if rank == 0 else None
-    dist.gather(padded, parts)
-    if parts is None:
-        return None
-    return torch.cat([part[: int(n)] for part, n in zip(parts, lengths, strict=True)])
+    gathered = []
+    for column in columns:
+        padded = column.new_zeros(longest, *column.shape[1:])
+        padded[: len(column)] = column
+        parts = [torch.empty_like(padded) for _ in range(world_size)] if rank == 0 else None
+        dist.gather(padded, parts)
+        if parts is not None:
+            real = [part[: int(n)] for part, n in zip(parts, lengths, strict=True)]
+            gathered.append(torch.cat(real))
+    return gathered
 
 
 def json_number(key: str, value: float) -> float | int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from recmtl.batch import Batch
@@ -22,14 +23,25 @@ def batch(rows: list[int]) -> Batch:
     )
 
 
-def test_rows_come_back_in_the_order_of_the_log_without_padding() -> None:
+@pytest.mark.parametrize("memory", [None, 0])
+def test_rows_come_back_in_the_order_of_the_log_without_padding(memory: int | None) -> None:
+    columns = OutcomeColumns(memory)
+    for _ in range(2):  # it starts anew each time
+        for rows in ([2, 0], [1, -1], [-1, 3]):
+            given = batch(rows)
+            columns.add(given.labels_BK.bfloat16() * 10, given)
+        (piece,) = columns.take()
+        assert piece.rows_B.tolist() == [0, 1, 2, 3]
+        assert piece.labels_BK[:, 0].tolist() == [0, 1, 2, 3]
+        assert piece.logits_BH[:, 0].tolist() == [0, 10, 20, 30]
+        assert piece.logits_BH.dtype == torch.float32
+
+
+def test_many_rows_come_in_pieces() -> None:
     columns = OutcomeColumns()
-    for rows in ([2, 0], [1, -1], [-1, 3]):
-        given = batch(rows)
-        columns.add(given.labels_BK.bfloat16() * 10, given)
-    outcomes = columns.take()
-    assert outcomes is not None
-    assert outcomes.rows_B.tolist() == [0, 1, 2, 3]
-    assert outcomes.labels_BK[:, 0].tolist() == [0, 1, 2, 3]
-    assert outcomes.logits_BH[:, 0].tolist() == [0, 10, 20, 30]
-    assert outcomes.logits_BH.dtype == torch.float32
+    for start in range(0, 150_000, 30_000):
+        given = batch(list(range(start, start + 30_000)))
+        columns.add(given.labels_BK, given)
+    pieces = list(columns.take())
+    assert [len(piece.rows_B) for piece in pieces] == [90_000, 60_000]
+    assert torch.cat([piece.rows_B for piece in pieces]).tolist() == list(range(150_000))
