@@ -71,6 +71,8 @@ def _merged(
     merged, texts = first.schema[name], []
     numbers = want is not None and want.kind in ("number", "numbers")
     for part in parts:
+        if part.schema[name] == merged:
+            continue
         dtype = common(merged, part.schema[name], numbers=numbers)
         if dtype is None:
             texts.append(

@@ -151,6 +151,16 @@ class Log:
             ]
         return pl.concat([s.select(pl.col(c).cast(self.schema[c]) for c in wanted) for s in scans])
 
+    def aggregate(self, columns: Sequence[str], expressions: Sequence[pl.Expr]) -> pl.DataFrame:
+        """What expressions make of some columns of all rows, in bounded memory if they do."""
+        try:
+            return self.lazy(columns).select(expressions).collect(engine="streaming")
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise DataError(
+                f"{self.name}: a file is corrupt or changed while it was read "
+                f"({first_line(error)})."
+            ) from error
+
     def column_by_file(self, column: str) -> Iterator[pl.Series]:
         """A column of the whole of each file; only for a log without a filter."""
         assert self._filter is None

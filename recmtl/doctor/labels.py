@@ -50,7 +50,7 @@ def count_labels(log: Log, spec: Spec) -> dict[str, LabelCount]:
         for t, task in enumerate(spec.tasks)
         for field, expression in zip(LabelCount._fields, _counts(spec, task), strict=True)
     ]
-    row = log.lazy(spec.labels).select(counts).collect().row(0, named=True)
+    row = log.aggregate(spec.labels, counts).row(0, named=True)
     found = {}
     for t, task in enumerate(spec.tasks):
         cells: dict[str, Any] = {field: row[f"{t}/{field}"] or 0 for field in LabelCount._fields}

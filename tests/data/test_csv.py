@@ -124,7 +124,7 @@ def test_rows_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for start, stop in ((0, 1), (1023, 1025), (65_535, 65_537), (rows - 3, rows + 3)):
         assert log.read(["text", "row"], start, stop).equals(frame[start:stop, ["text", "row"]])
     assert log.lazy().filter(pl.col("row") % 2 == 0).collect().equals(frame[::2])
-    assert log.lazy(["price"]).sum().collect().item() == frame["price"].sum()
+    assert log.lazy(["price"]).max().collect().item() == frame["price"].max()
     assert log.lazy(["price"]).head(3).collect().equals(frame[:3, ["price"]])
 
 

@@ -191,6 +191,8 @@ def test_damaged_pages_are_found_when_read(tmp_path: Path) -> None:
     log = open_log(path)
     with pytest.raises(DataError, match=r"x.parquet: the file is corrupt or changed"):
         log.read(["x"], 0, 20_000)
+    with pytest.raises(DataError, match=r"x.parquet: a file is corrupt or changed"):
+        log.aggregate(["x"], [pl.col("x").n_unique()])
 
 
 def test_file_without_rows(tmp_path: Path) -> None:
