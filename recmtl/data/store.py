@@ -42,6 +42,9 @@ class _Table(_Strict):
     file: Annotated[str, Field(pattern=r"^vocab-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class _State(_Strict):
     """What encoders.json holds."""
 
@@ -52,7 +55,7 @@ class _State(_Strict):
     bags: tuple[str, ...]
     mean_lengths: dict[str, Annotated[float, Field(ge=0)]]
     scales: dict[str, tuple[float, Annotated[float, Field(gt=0)]]]
-    base_rates: dict[str, Rate]
+    base_rates: dict[str, _Share | tuple[_Share, ...]]
     label_scales: dict[str, tuple[float, float]]
     populations: dict[str, tuple[int, int]]
     tables: tuple[_Table, ...]
@@ -174,11 +177,16 @@ def _restore(text: str, folder: Path) -> Fitted:
         num_rows=state.num_rows,
     )
     lists = {*state.bags, *(feature.name for feature in spec.sequences)}
-    parts = {
+    heads = [task for task in spec.tasks if task.product_of is None and task.kind != "regression"]
+    parts: dict[str, tuple[set[Any], set[Any]]] = {
         "tables": (set(fitted.mappers), set(spec.tables)),
         "single and bags": ({*state.single, *state.bags}, {f.name for f in spec.sparse}),
         "scales": (set(fitted.scales), {feature.name for feature in spec.dense}),
         "mean_lengths": (set(fitted.mean_lengths), lists),
+        "base_rates": (
+            {(name, _classes_of(rate)) for name, rate in fitted.base_rates.items()},
+            {(task.name, task.classes) for task in heads},
+        ),
     }
     wrong = [name for name, (found, expected) in parts.items() if found != expected]
     if "tables" not in wrong:
@@ -187,6 +195,13 @@ def _restore(text: str, folder: Path) -> Fitted:
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: not those of its spec")
     return fitted
+
+
+def _classes_of(rate: Rate) -> int | None:
+    """For how many classes a rate is; None for a share of positives, -1 for what is no rate."""
+    if not isinstance(rate, tuple):
+        return None
+    return len(rate) if abs(sum(rate) - 1) < 1e-6 else -1
 
 
 def _is_of(table: _Table, fitted: Fitted) -> bool:

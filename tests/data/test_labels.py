@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recmtl._files import sha256_of
 from recmtl.data import Encoders
-from recmtl.errors import DataError
+from recmtl.errors import CheckpointError, DataError
 from tests.data.strategies import make_spec
 from tests.data.worlds import log_of
 
@@ -62,6 +64,20 @@ def test_shares_survive_saving(tmp_path: Path) -> None:
     assert loaded.base_rates == encoders.base_rates
     assert isinstance(loaded.base_rates["rating"], tuple)
     assert loaded.spec == encoders.spec
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.5, 0.5, 0.5, 0.5], 0.5, [1.5, -0.5, 0.0, 0.0]])
+def test_shares_that_cannot_be_are_corrupt(shares: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "encoders"
+    Encoders.fit(SPEC, train=log_of(log([0, 3]))).save(folder)
+    state = json.loads((folder / "encoders.json").read_text())
+    state["base_rates"]["rating"] = shares
+    (folder / "encoders.json").write_text(json.dumps(state))
+    sums = json.loads((folder / "files.json").read_text())
+    sums["encoders.json"] = sha256_of(folder / "encoders.json")
+    (folder / "files.json").write_text(json.dumps(sums))
+    with pytest.raises(CheckpointError, match=r"encoders\.json: .*base_rates"):
+        Encoders.load(folder)
 
 
 @pytest.mark.parametrize(
