@@ -76,6 +76,7 @@ class Spool:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # outlives this
                 weakref.finalize(self, self._file.close)
+            self._file.seek(start)
             rest = piece.reshape(-1).view(np.uint8).data
             while len(rest):
                 rest = rest[self._file.write(rest) :]
