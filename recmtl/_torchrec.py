@@ -21,7 +21,15 @@ from torch.fx import _symbolic_trace as symbolic_trace
 
 from recmtl.errors import MissingExtraError
 
-__all__ = ["Versions", "check_versions", "installed_versions", "load", "quiet", "version_problem"]
+__all__ = [
+    "Versions",
+    "check_versions",
+    "forget_groups",
+    "installed_versions",
+    "load",
+    "quiet",
+    "version_problem",
+]
 
 PAIRS = {"2.11": "1.6", "2.12": "1.7", "2.13": "1.8"}
 """torch -> torchrec and fbgemm: the binary interfaces that fit each other."""
@@ -50,6 +58,13 @@ _HOMES = {
     "Topology": "torchrec.distributed.planner",
     "BoundsCheckMode": "fbgemm_gpu.split_table_batched_embeddings_ops_common",
 }
+
+
+_REMEMBERED = {
+    "torchrec.distributed.collective_utils": {"_INITIALIZED": False},
+    "torchrec.distributed.comm": {"_INTRA_PG": None, "_CROSS_PG": None},
+}
+"""What torchrec keeps of the first process group that it sees, and what it begins with."""
 
 
 class Versions(NamedTuple):
@@ -208,6 +223,19 @@ class _CompatTableFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "_fbgemm_torch_compat_table" not in record.getMessage()
+
+
+def forget_groups() -> None:
+    """Forget the process groups of earlier trainings, before tables are sharded.
+
+    torchrec asks the other ranks some things only once in a process. A process that has trained
+    before, alone or in another group, would not ask, and ranks that have not would wait for it.
+    """
+    for name, values in _REMEMBERED.items():
+        module = importlib.import_module(name)
+        for variable, value in values.items():
+            if hasattr(module, variable):  # not every version has all of them
+                setattr(module, variable, value)
 
 
 @contextmanager

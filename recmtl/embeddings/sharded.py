@@ -6,12 +6,10 @@ length.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,15 +17,14 @@ from torch import Tensor, nn
 from recmtl import _torchrec
 from recmtl.batch import Batch
 from recmtl.embeddings.config import EmbeddingConfig
+from recmtl.embeddings.initial import fill_rows
 from recmtl.embeddings.optim import fuse_optimizer, require_optimizer
 from recmtl.embeddings.plan import Sharding, plan_in_words, plan_tables
 from recmtl.embeddings.pooling import finish_bag, positions
 from recmtl.embeddings.tables import Layout
+from recmtl.errors import DataError
 
-__all__ = ["Sharded", "ShardedLookup", "initial_rows", "shard"]
-
-_INIT_ROWS = 4096
-"""Rows that are drawn together; part of what a seed means."""
+__all__ = ["Sharded", "ShardedLookup", "shard"]
 
 
 class _Run(NamedTuple):
@@ -81,6 +78,8 @@ class ShardedLookup(nn.Module):
         }
         self._runs: list[_Run] = []
         self._runs_of: list[str] = []
+        self.is_shared = False
+        """Whether ids travel to other ranks; `shard` says so."""
         self.collection = _torchrec.EmbeddingBagCollection(
             tables=[
                 _torchrec.EmbeddingBagConfig(
@@ -110,6 +109,8 @@ class ShardedLookup(nn.Module):
         """Vectors of every feature in the order of the spec: [B, E], a sequence [B, L, E]."""
         if not self.inner:
             return {}
+        if self.is_shared:
+            self._require_inside(batch)
         pooled = self.collection(self._jagged(batch))
         runs = self._runs_in(pooled.keys())
         pieces = torch.split(pooled.values(), [run.width for run in runs], dim=1)
@@ -122,6 +123,31 @@ class ShardedLookup(nn.Module):
         for sequence in self.layout.sequences:
             found[sequence.name] = found[sequence.name].view(len(batch), sequence.max_len, -1)
         return {name: found[name] for name in self.layout.features}
+
+    def _require_inside(self, batch: Batch) -> None:
+        """Fail on the rank that has an id outside its table, before ids are exchanged.
+
+        Later only the rank that holds the rows could notice, while the others wait for it; and the
+        id it sees is no longer the one that was in the batch.
+
+        Raises:
+            DataError: names the features.
+        """
+        rows = {f: table.num_embeddings for table in self.layout.tables for f in table.features}
+        ids = {f.name: ids_B for f, ids_B in zip(self.layout.single, batch.ids_FB, strict=True)}
+        for name, column in (batch.bags | batch.sequences).items():
+            ids[name] = column.values_N
+        problems = []
+        for name, ids_N in ids.items():
+            outside_N = (ids_N < 0) | (ids_N >= rows[name])
+            message = f"feature `{name}`: an id is outside its table of {rows[name]:,} rows"
+            if ids_N.is_cuda:  # the host does not wait for the device
+                torch._assert_async(~outside_N.any(), message)
+            elif bool(outside_N.any()):
+                found = int(ids_N[outside_N][0])
+                problems.append(f"{message}: {found}. Encode rows with the run's own encoders.")
+        if problems:
+            raise DataError.all_of(problems)
 
     def _runs_in(self, keys: list[str]) -> list[_Run]:
         """What stands where in the collection's output: it has its features in the plan's order."""
@@ -266,6 +292,7 @@ def shard(
             static_graph=False, find_unused_parameters=find_unused_parameters
         )
     with _torchrec.quiet():
+        _torchrec.forget_groups()
         plan = plan_tables(
             net,
             sharders,
@@ -278,32 +305,9 @@ def shard(
         parallel = _torchrec.DistributedModelParallel(
             net, device=device, plan=plan, sharders=sharders, data_parallel_wrapper=wrapper
         )
+    lookup.is_shared = dist.get_world_size() > 1
     lookup.initialize()
     return Sharded(parallel, plan_in_words(plan, lookup.inner))
-
-
-def initial_rows(seed: int, table: str, block: int, dim: int) -> np.ndarray:
-    """Standard normal draws [4096, E] of a block of rows: a function of the arguments alone."""
-    key = hashlib.blake2b(f"{seed}/{block}/{table}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(
-        np.random.SFC64(np.random.SeedSequence(int.from_bytes(key, "little")))
-    )
-    return generator.standard_normal((_INIT_ROWS, dim), dtype=np.float32)
-
-
-def fill_rows(part: Tensor, first: int, num_rows: int, table: str, seed: int, scale: float) -> None:
-    """Fill `part`, rows `first` and on of a table, with initial weights; row 0 is zero."""
-    for block in range(first // _INIT_ROWS, -(-(first + num_rows) // _INIT_ROWS)):
-        start, stop = (
-            max(block * _INIT_ROWS, first),
-            min((block + 1) * _INIT_ROWS, first + num_rows),
-        )
-        drawn = initial_rows(seed, table, block, part.shape[1])[
-            start - block * _INIT_ROWS : stop - block * _INIT_ROWS
-        ]
-        part[start - first : stop - first].copy_(torch.from_numpy(drawn * np.float32(scale)))
-    if first == 0 and num_rows > 0:
-        part[0].zero_()
 
 
 def _sharder() -> Any:

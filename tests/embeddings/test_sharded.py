@@ -9,7 +9,8 @@ from torch import nn
 
 from recmtl.batch import Batch
 from recmtl.embeddings import EmbeddingConfig, PlainLookup
-from recmtl.embeddings.sharded import ShardedLookup, initial_rows, shard
+from recmtl.embeddings.initial import initial_rows
+from recmtl.embeddings.sharded import ShardedLookup, shard
 from recmtl.errors import SpecError
 from tests.embeddings.world import (
     DIMS,
