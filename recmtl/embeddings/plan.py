@@ -154,12 +154,13 @@ def agree(problem: RecMTLError | None, value: str, *, what: str) -> None:
         raise problem
 
 
-def plan_in_words(plan: Any, tables: Mapping[str, Table]) -> str:
-    """The plan as a text table: a line for each table, largest first.
+def plan_in_words(plan: Any, tables: Mapping[str, Table], *, world_size: int = 1) -> str:
+    """The plan as a text table: a line for each table, largest first, and one for each rank.
 
     Args:
         plan: TorchRec's `ShardingPlan`.
         tables: name inside the collection -> table.
+        world_size: number of ranks; one alone holds everything, and gets no line.
     """
     rows = [("table", "rows", "dim", "MB", "sharding", "kernel", "devices")]
     found = {name: part for module in plan.plan.values() for name, part in module.items()}
@@ -182,7 +183,23 @@ def plan_in_words(plan: Any, tables: Mapping[str, Table]) -> str:
         )
         for row in rows
     ]
+    if world_size > 1:
+        lines += ["", *(_held(rank, tables, found) for rank in range(world_size))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _held(rank: int, tables: Mapping[str, Table], found: Mapping[str, Any]) -> str:
+    """What a rank holds, in words."""
+    rows_of = {
+        tables[inner].name: sum(
+            shard.shard_sizes[0]
+            for shard in part.sharding_spec.shards
+            if shard.placement.rank() == rank
+        )
+        for inner, part in found.items()
+    }
+    held = [f"{rows:,} rows of {name}" for name, rows in rows_of.items() if rows]
+    return f"rank {rank} holds {', '.join(held) or 'no rows'}"
 
 
 def _least(*sizes: int) -> tuple[int, ...]:

@@ -305,9 +305,10 @@ def shard(
         parallel = _torchrec.DistributedModelParallel(
             net, device=device, plan=plan, sharders=sharders, data_parallel_wrapper=wrapper
         )
-    lookup.is_shared = dist.get_world_size() > 1
+    world_size = dist.get_world_size()
+    lookup.is_shared = world_size > 1
     lookup.initialize()
-    return Sharded(parallel, plan_in_words(plan, lookup.inner))
+    return Sharded(parallel, plan_in_words(plan, lookup.inner, world_size=world_size))
 
 
 def _sharder() -> Any:

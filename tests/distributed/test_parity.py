@@ -86,4 +86,4 @@ def test_the_plan_names_every_table_and_every_rank(plan: str, train: Train) -> N
         for table, kind in PLANS[plan].items():
             assert kind in lines[table]
         for rank in range(world_size):
-            assert f"rank:{rank}/cpu" in words
+            assert f"\nrank {rank} holds" in words

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from torch.distributed._shard.metadata import ShardMetadata
 
 from recmtl.embeddings.plan import agree, check_sharding, machine_memory_bytes, plan_in_words
 from recmtl.embeddings.tables import Table
@@ -40,17 +41,25 @@ def test_every_unknown_table_is_named() -> None:
         check_sharding({"usr": "row_wise", "ad": "row_wise"}, tables)
 
 
-def test_words_are_sorted_by_size_and_aligned() -> None:
-    def part(sharding: str, *places: str) -> SimpleNamespace:
-        shards = [SimpleNamespace(placement=place) for place in places]
+def test_words_are_sorted_by_size_and_aligned_and_name_every_rank() -> None:
+    def part(sharding: str, **rows_of: int) -> SimpleNamespace:
+        shards = [
+            ShardMetadata([0, 0], [rows, 4], f"rank:{rank[1:]}/cpu")
+            for rank, rows in rows_of.items()
+        ]
         spec = SimpleNamespace(shards=shards)
         return SimpleNamespace(sharding_type=sharding, compute_kernel="fused", sharding_spec=spec)
 
-    found = {"t0": part("table_wise", "rank:1/cpu"), "t1": part("row_wise", "rank:0", "rank:1")}
+    found = {"t0": part("table_wise", r1=10), "t1": part("row_wise", r0=2_000_000, r1=0)}
     plan = SimpleNamespace(plan={"lookup.collection": found})
     tables = {"t0": Table("ad", 10, 4, ()), "t1": Table("item_id", 2_000_000, 16, ())}
-    assert plan_in_words(plan, tables) == (
+    table = (
         "table         rows  dim     MB  sharding    kernel  devices\n"
-        "item_id  2,000,000   16  128.0  row_wise    fused   rank:0, rank:1\n"
+        "item_id  2,000,000   16  128.0  row_wise    fused   rank:0/cpu, rank:1/cpu\n"
         "ad              10    4    0.0  table_wise  fused   rank:1/cpu\n"
+    )
+    assert plan_in_words(plan, tables) == table
+    assert plan_in_words(plan, tables, world_size=3) == table + (
+        "\nrank 0 holds 2,000,000 rows of item_id\nrank 1 holds 10 rows of ad\n"
+        "rank 2 holds no rows\n"
     )
