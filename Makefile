@@ -11,11 +11,12 @@ PYTHON ?=
 DEMO ?= runs/demo
 DEMO_ROWS ?= 200000
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.recmtl-installed
 
-.PHONY: help setup demo test test-fast lint format types check fuzz docs wheel clean
+.PHONY: help setup demo test test-fast soak lint format types check fuzz docs wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -54,6 +55,9 @@ test: $(STAMP) ## the whole suite except what needs a GPU, Ray or Spark
 
 test-fast: $(STAMP) ## the unmarked tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not multiprocess and not engines" $(PYTEST_ARGS)
+
+soak: $(STAMP) ## thirty minutes of training, evaluation and scoring, killed at random moments
+	$(BIN)/python tests/soak.py $(SOAK_ARGS)
 
 lint: $(STAMP) ## ruff and the import layers
 	$(BIN)/ruff check --quiet

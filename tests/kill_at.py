@@ -4,9 +4,10 @@
     python tests/kill_at.py --serve
 
 A point is a call of `at` (`module:function` or `module:Class.method`), the `nth` whose arguments
-look like `like`; `when` is `before` or `after` it; `signal` is sent. `also` makes functions return
-a value. With `--serve` it reads one JSON list `[point or null, arguments]` a line, and answers with
-`[code, stderr]`: each call runs in a fork of a process that has imported what it needs.
+look like `like`; `when` is `before` or `after` it; `signal` is sent, to a process that trains with
+this one where `victim` is `child`. `also` makes functions return a value. With `--serve` it reads
+one JSON list `[point or null, arguments]` a line, and answers with `[code, stderr]`: each call runs
+in a fork of a process that has imported what it needs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 sys.path[0] = str(Path(__file__).parents[1])
@@ -48,13 +51,21 @@ def arm(point: dict[str, Any]) -> None:
         calls[0] += bool(like.search(said))
         is_now = bool(like.search(said)) and calls[0] == point.get("nth", 1)
         if is_now and when == "before":
-            os.kill(os.getpid(), number)
+            os.kill(_victim(point), number)
         result = original(*args, **kwargs)
         if is_now and when == "after":
-            os.kill(os.getpid(), number)
+            os.kill(_victim(point), number)
         return result
 
     setattr(owner, attribute, watched)
+
+
+def _victim(point: dict[str, Any]) -> int:
+    """This process, or the one that trains with it."""
+    if point.get("victim") != "child":
+        return os.getpid()
+    found = psutil.Process().children(recursive=True)
+    return next(c.pid for c in found if re.search("training[./]rank", " ".join(c.cmdline())))
 
 
 def _owner(name: str) -> tuple[Any, str]:

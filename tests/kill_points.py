@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["REPORT", "SCORE", "TRAIN", "Case"]
+__all__ = ["REPORT", "SCORE", "SIGNALS", "TEAM", "TRAIN", "Case"]
 
 
 class Case(NamedTuple):
@@ -115,3 +115,27 @@ REPORT = [
     Case("after the page is renamed", [at("os:replace", r"report\.html$", 1, "after")]),
 ]
 """The report of a finished run."""
+
+TEAM = [
+    Case("the first of two, in an epoch", [at("bar", "^epoch 1", 18)]),
+    Case("the first of two, before a checkpoint is renamed", [at("os:rename", r"/step-\d+$", 3)]),
+    Case("the first of two, in validation", [at("bar", "^validation$", 4)]),
+    Case("the second of two, in an epoch", [at("bar", "^epoch 1", 18, victim="child")]),
+    Case("the second of two, in validation", [at("bar", "^validation$", 4, victim="child")]),
+    Case("the second of two, while a checkpoint is written", [
+        at("recmtl.checkpoint.tensors:finish", nth=3, victim="child")
+    ]),
+]  # fmt: skip
+"""Training with two processes."""
+
+SIGNALS = [
+    Case(f"{number} in {phase}", [{**point, "signal": number}])
+    for number in ("SIGINT", "SIGTERM")
+    for phase, point in {
+        "fitting": at("bar", "^fit encoders"),
+        "an epoch": at("bar", "^epoch 1", 18),
+        "validation": at("bar", "^validation$", 3),
+        "the validation summary": at("bar", "^validation summary"),
+    }.items()
+]
+"""Training that is asked to stop: it ends with 130."""

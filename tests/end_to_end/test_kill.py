@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from recmtl.checkpoint import read_index
 from recmtl.run import Run
 from recmtl.scoring.writer import PART_ROWS
-from tests.kill_points import REPORT, SCORE, TRAIN, Case
+from tests.kill_points import REPORT, SCORE, SIGNALS, TRAIN, Case
 from tests.runs import copied, leftovers, run_differences, score_differences
 from tests.server import Server
 
@@ -128,27 +128,23 @@ def test_a_report_that_was_killed_leaves_the_run_as_it_was(
     Run(run)
 
 
-PHASES = {
-    "fitting": {"at": "bar", "like": "^fit encoders"},
-    "an epoch": {"at": "bar", "like": "^epoch 1", "nth": 18},
-    "validation": {"at": "bar", "like": "^validation$", "nth": 3},
-    "the validation summary": {"at": "bar", "like": "^validation summary"},
-}
+ASKED = ("SIGINT in fitting", "SIGTERM in an epoch", "SIGINT in validation", "SIGTERM in the v")
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    "case", [c for c in SIGNALS if c.name.startswith(ASKED)], ids=lambda case: case.name
+)
 def test_a_signal_ends_training_with_130_in_every_phase(
-    phase: str, call: Server, whole: Path, funnel: Path, tmp_path: Path
+    case: Case, call: Server, whole: Path, funnel: Path, tmp_path: Path
 ) -> None:
-    number = "SIGINT" if phase in ("fitting", "validation") else "SIGTERM"
     args = ("train", funnel / "spec.yaml", "--out", tmp_path / "run", *SMALL)
-    code, err = call({**PHASES[phase], "signal": number}, *args)
+    code, err = call(case.points[0], *args)
     assert code == 130, err
     assert "goes on from here" in err
     assert "Traceback" not in err
-    if phase == "an epoch":
+    if case.name.endswith("an epoch"):
         assert read_index(tmp_path / "run/checkpoints").last == "step-00000018"
-    elif phase == "fitting":
+    elif case.name.endswith("fitting"):
         assert list(tmp_path.iterdir()) == []
     code, err = call(None, *args)
     assert code == 0, err
