@@ -89,7 +89,9 @@ class CsvFile:
                     texts = _texts(file.read(end - begin), list(self.readings), columns)
                     start = first * MARK_ROWS
                     rows = texts[max(low - start, 0) : high - start]
-                    frames.append(pl.DataFrame([self.readings[c].parse(rows[c]) for c in columns]))
+                    frames.append(
+                        pl.DataFrame({c: self.readings[c].parse(rows[c]) for c in columns})
+                    )
         except OSError as error:
             raise DataError(f"{self.path}: the file cannot be read ({error.strerror}).") from error
         return pl.concat(frames, rechunk=True)

@@ -125,7 +125,7 @@ def read_header(path: Path) -> _Header:
         raise DataError(f"{path}:1: {_BAD_RETURN}")
     line = data[skipped:end]
     try:
-        names = next(csv.reader(io.StringIO(line.decode(), newline=""), strict=True))
+        names = next(csv.reader(io.StringIO(line.decode(), newline=""), strict=True), [])
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:1: the header is no UTF-8 text. Write it as UTF-8.") from error
     except csv.Error as error:

@@ -190,6 +190,7 @@ FAULTS: list[tuple[str | bytes, list[str]]] = [
     ("", [": the file is empty. A CSV file begins with column names."]),
     ("a,b\n", [": the file has no rows. Write rows to it, or take another path."]),
     ("\n1,2\n", [":1: the line is empty. A CSV file begins with column names."]),
+    (csv_index.BOM, [":1: the line is empty. A CSV file begins with column names."]),
     ("a;b\n1;2\n", [":1: fields are separated by ';'; write commas."]),
     ("a,b,a\n1,2,3\n", [":1: several columns are called `a`. Give each a name of its own."]),
     (b"a,b\xe9\n1,2\n", [":1: the header is no UTF-8 text. Write it as UTF-8."]),
@@ -336,6 +337,12 @@ def test_columns_by_name_in_any_order(tmp_path: Path) -> None:
     assert log.read(["x", "y"], 0, 2).rows() == [(1, 2), (3, 4)]
     with pytest.raises(DataError, match=r"b\.csv: column `only` is missing, .*a\.csv has it"):
         open_log(tmp_path, columns=wants(x="id", only="value"))
+
+
+def test_a_column_without_a_name(tmp_path: Path) -> None:
+    log = open_log(write(tmp_path / "x.csv", ",x\n0,1\n1,2\n"))  # the index of a pandas frame
+    assert log.lazy().collect().rows() == [(0, 1), (1, 2)]
+    assert log.schema.names() == ["", "x"]
 
 
 def test_one_type_for_all_files(tmp_path: Path) -> None:
