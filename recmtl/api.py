@@ -108,7 +108,7 @@ def _prepared(
     from recmtl.doctor import encode_all, require_healthy, require_memory
     from recmtl.run import Run
 
-    splits = open_splits(config.data, data_dir)
+    splits = open_splits(config, data_dir)
     run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)
     if run is not None:
         return run, splits

@@ -55,7 +55,9 @@ PUBLIC = {
     """,
     "recmtl.simulate": "SimulationSummary simulate",
     "recmtl.report": "summarise write_report",
-    "recmtl.doctor": "Finding encode_all examine exit_code require_healthy require_memory",
+    "recmtl.doctor": (
+        "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
+    ),
     "recmtl.api": "evaluate score train",
     "recmtl.cli": "main",
 }
