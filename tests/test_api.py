@@ -82,7 +82,7 @@ def test_a_path_and_its_frame_have_the_same_metrics(run: Path, funnel: Path) -> 
     file = funnel / "valid.parquet"
     by_path = api.evaluate(run, file, by="device")
     assert by_path == api.evaluate(run, pl.read_parquet(file), by="device")
-    assert set(by_path) == {"rows", "tasks", "segments"}
+    assert set(by_path) == {"rows", "tasks", "segments", "contradictions"}
     assert by_path["tasks"] == json.loads((run / "validation.json").read_text())["tasks"]
 
 
