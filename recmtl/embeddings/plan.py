@@ -92,17 +92,30 @@ def plan_tables(
         local_world_size: ranks on this machine (default: `LOCAL_WORLD_SIZE`, else all of them).
 
     Raises:
-        SpecError: the tables fit the memory of no plan; or a constraint names an unknown table.
+        SpecError: the tables fit the memory of no plan; or a constraint names an unknown table, or
+            one with too few rows.
     """
     check_sharding(sharding, list(tables.values()))
     world_size = dist.get_world_size()
     local = local_world_size or int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    parts = {"table_wise": 1, "row_wise": world_size, "table_row_wise": local}
+    problems = [
+        f"train.sharding: table `{table.name}` has {table.num_embeddings:,} rows, too few for "
+        f"`{kind}` over {parts[kind]} processes: some would hold none. Leave it out, or write "
+        "`table_wise`."
+        for table in tables.values()
+        if (kind := sharding.get(table.name)) and not _all_hold_rows(table, parts[kind])
+    ]
+    if problems:
+        raise SpecError.all_of(problems)
     free: list[str] = ["table_wise"]
     free += ["row_wise"] if world_size > 1 else []
     free += ["table_row_wise"] if world_size > local else []
     constraints = {
         inner: _torchrec.ParameterConstraints(
-            sharding_types=[sharding[table.name]] if table.name in sharding else free,
+            sharding_types=[sharding[table.name]]
+            if table.name in sharding
+            else [kind for kind in free if _all_hold_rows(table, parts[kind])],
             compute_kernels=["fused"],
         )
         for inner, table in tables.items()
@@ -186,6 +199,11 @@ def plan_in_words(plan: Any, tables: Mapping[str, Table], *, world_size: int = 1
     if world_size > 1:
         lines += ["", *(_held(rank, tables, found) for rank in range(world_size))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _all_hold_rows(table: Table, parts: int) -> bool:
+    """Whether each part of a table has a row: FBGEMM's kernels read astray in a table of none."""
+    return (parts - 1) * -(-table.num_embeddings // parts) < table.num_embeddings
 
 
 def _held(rank: int, tables: Mapping[str, Table], found: Mapping[str, Any]) -> str:

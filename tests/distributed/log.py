@@ -43,6 +43,7 @@ PLANS = {
     "table_wise": dict.fromkeys(TABLES, "table_wise"),
     "row_wise": dict.fromkeys(TABLES, "row_wise"),
     "mixed": {"user": "row_wise", "item": "table_wise", "device": "row_wise", "tags": "table_wise"},
+    "planned": {},
 }
 """Plan -> what `train.sharding` says; the planner decides about what a plan leaves out."""
 
@@ -65,13 +66,16 @@ def click_log(rows: int, seed: int) -> pl.DataFrame:
     user, item = rng.integers(0, 30, rows), rng.integers(0, 40, rows)
     price = rng.exponential(size=rows)
     click = rng.random(rows) < 1 / (1 + np.exp(-(1.5 * np.sin(user) + np.cos(item))))
+    click[0] = True  # the smallest log has a row for each task
     buy = click & (rng.random(rows) < 1 / (1 + np.exp(-(2 * np.sin(item) - price))))
+    is_hidden = rng.random(rows) < 0.1
+    is_hidden[0] = False
     tags = [rng.integers(0, 25, rng.integers(0, 4)).tolist() for _ in range(rows)]
     return pl.DataFrame(
         {
             "user": user,
             "item": item,
-            "device": rng.choice(["ios", "android"], rows),
+            "device": rng.choice([f"device-{i}" for i in range(12)], rows),
             "tags": tags,
             "tag_weights": [rng.choice([0.5, 1.0, 2.0], len(tag)).tolist() for tag in tags],
             "topics": [rng.integers(0, 99, rng.integers(0, 4)).tolist() for _ in range(rows)],
@@ -79,10 +83,7 @@ def click_log(rows: int, seed: int) -> pl.DataFrame:
             "price": price,
             "weight": rng.choice([0.5, 1.0, 2.0], rows),
             "click": click.astype(np.int8),
-            "buy": [
-                None if hidden else int(b)
-                for b, hidden in zip(buy, rng.random(rows) < 0.1, strict=True)
-            ],
+            "buy": pl.Series(np.where(is_hidden, -1, buy), dtype=pl.Int8).replace(-1, None),
             "seconds": np.where(click, rng.exponential(20, rows), 0.0),
         },
         schema_overrides={
@@ -90,6 +91,5 @@ def click_log(rows: int, seed: int) -> pl.DataFrame:
             "tag_weights": pl.List(pl.Float64),
             "topics": pl.List(pl.Int64),
             "history": pl.List(pl.Int64),
-            "buy": pl.Int8,
         },
     )
