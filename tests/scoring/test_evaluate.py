@@ -60,6 +60,25 @@ def test_paths_frames_arrays_and_loaders_agree_pitfall_T35(
                 assert metrics[task][name] == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.parametrize("by", [None, "user_id"])
+def test_a_small_budget_changes_no_number(
+    run: Path, funnel: Path, monkeypatch: pytest.MonkeyPatch, by: str | None
+) -> None:
+    expected = evaluate(run, funnel / "test.parquet", by=by)
+    config = BatchScorer(run).run.config
+    data = config.data.model_copy(update={"memory": "1KiB"})
+    monkeypatch.setattr(Run, "config", config.model_copy(update={"data": data}))
+    assert evaluate(run, funnel / "test.parquet", by=by) == expected
+    assert evaluate(run, pl.read_parquet(funnel / "test.parquet"), by=by) == expected
+
+
+def test_no_row_is_no_error(run: Path, funnel: Path) -> None:
+    found = evaluate(run, pl.read_parquet(funnel / "test.parquet").clear())
+    assert found["rows"] == found["tasks"]["ctr"]["n"] == 0
+    assert found["tasks"]["ctr"]["auc"] is None
+    assert found["segments"] == {"device": {}}
+
+
 def test_by_gives_the_metrics_of_each_value(run: Path, funnel: Path) -> None:
     rows = pl.read_parquet(funnel / "test.parquet")
     by_age = evaluate(run, funnel / "test.parquet", by="gender")["segments"]["gender"]
