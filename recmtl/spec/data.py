@@ -75,7 +75,10 @@ class DataSpec(StrictModel):
     keep: tuple[Column, ...] = ()
     """Columns that scoring copies to its output."""
     memory: str = "1GiB"
-    """Budget of shuffle pools, prefetch and fitting, such as `512MiB` or `4GiB`."""
+    """Budget of shuffle pools, prefetch, fitting and metrics, such as `512MiB` or `4GiB`. Outcomes
+    that do not fit lie in the folder for temporary files (`TMPDIR`) until metrics are made of them.
+    Not counted: tables, network, optimizer, and the distinct values of segments and of groups that
+    are strings."""
     accept_leaks: tuple[Column, ...] = ()
     """Features that the leakage check reports but does not refuse."""
 
