@@ -28,10 +28,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is pu
 import recmtl
 from recmtl.errors import RecMTLError
 from recmtl.training.failures import from_record, is_lost_peer
-from recmtl.training.team import Team
+from recmtl.training.team import Team, abort
 
 __all__ = ["led_team"]
 
+_RANK = Path(__file__).with_name("rank.py")
 _HOST = "127.0.0.1"
 _LAST_WORDS_S = 10.0
 _LEAVE_S = 60.0
@@ -87,16 +88,18 @@ class _Child:
         self.rank = rank
         self.ready = threading.Event()
         self.ended = threading.Event()
+        self._is_over = threading.Event()
         self.failure: dict[str, Any] | None = None
         self.is_done = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `end`
         receiving, sending = os.pipe()
-        arguments = [f"--report={sending}", json.dumps(job)]
+        # By path: with `-m`, the package would be imported before a line of the file runs.
+        command = [sys.executable, "-P", str(_RANK), json.dumps(job), f"{sending}"]
         # Ctrl-C reaches the children too: blocked until they ignore it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "recmtl.training.rank", *arguments],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
@@ -126,6 +129,8 @@ class _Child:
                     self.ready.set()
         self.process.wait()
         self.ended.set()
+        if self.has_failed and not self._is_over.wait(_LAST_WORDS_S):
+            abort()
 
     @property
     def has_failed(self) -> bool:
@@ -157,6 +162,7 @@ class _Child:
     def end(self) -> None:
         """Make sure that it is gone."""
         assert self.process.stdin is not None
+        self._is_over.set()
         self.process.stdin.close()
         if not self.ended.wait(2.0):
             self.process.kill()
@@ -176,17 +182,19 @@ def _wait_until_ready(children: list[_Child]) -> None:
 
 def _cause(error: BaseException, children: list[_Child]) -> Exception | None:
     """What a child says about the loss that this process noticed, if it was no more than that."""
-    if not is_lost_peer(error):
+    is_lost = is_lost_peer(error)
+    if not is_lost and isinstance(error, RecMTLError | OSError | KeyboardInterrupt):
         return None
-    until = time.monotonic() + _LAST_WORDS_S
-    while time.monotonic() < until:
+    until = time.monotonic() + _LAST_WORDS_S * is_lost
+    while True:
         told = [c for c in children if c.failure is not None and not c.failure["lost_peer"]]
         told = told or [c for c in children if c.has_failed and c.failure is None]
         if told:
             told[0].ended.wait(_LAST_WORDS_S)
             return told[0].error()
+        if time.monotonic() >= until:
+            return None
         time.sleep(0.05)
-    return None
 
 
 def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:

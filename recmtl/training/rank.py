@@ -1,7 +1,7 @@
-"""One of the processes that `recmtl train` starts: ``python -m recmtl.training.rank``.
+"""One of the processes that `recmtl train` starts, run by its path: ``python .../rank.py JOB FD``.
 
 It prints nothing, ignores Ctrl-C (rank 0 decides when all of them stop), and leaves when rank 0
-does, whatever it is in the middle of.
+does, whatever it is in the middle of: the imports too, which is why they stand inside.
 """
 
 from __future__ import annotations
@@ -15,26 +15,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public
-
-from recmtl.run import Run
-from recmtl.training.failures import as_record
-from recmtl.training.fit import fit
-from recmtl.training.team import Team
-
 __all__: list[str] = []
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def main(arguments: list[str]) -> None:
-    """Do the job that the first argument describes, and report on the pipe of the second."""
+def main(job: str, report_fd: str) -> None:
+    """Do the job, which is a JSON object, and report on the pipe of a number."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_leave_with_the_parent, name="recmtl-lifeline", daemon=True).start()
-    report, job = arguments
-    with os.fdopen(int(report.partition("=")[2]), "w", encoding="utf-8") as reports:
+    from recmtl.training.failures import as_record
+
+    with os.fdopen(int(report_fd), "w", encoding="utf-8") as reports:
         code = 0
         try:
             _train(json.loads(job), reports)
@@ -50,10 +44,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(job: dict[str, Any], reports: TextIO) -> None:
-    run = Run(job["run"])
-    train = run.config.train.model_copy(update={"sharding": job["sharding"]})
-    config, encoders = run.config.model_copy(update={"train": train}), run.encoders
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public
+
+    from recmtl.run import Run
+    from recmtl.training.fit import fit
+    from recmtl.training.team import Team
+
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    run = Run(job["run"])
+    placement = {"devices": world_size, "sharding": job["sharding"]}
+    train = run.config.train.model_copy(update=placement)
+    config, encoders = run.config.model_copy(update={"train": train}), run.encoders
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     team = Team(
         rank=rank,
@@ -81,4 +82,4 @@ def _leave_with_the_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

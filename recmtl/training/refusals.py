@@ -31,7 +31,12 @@ def trainer_problems(trainer: pl.Trainer, config: TrainConfig, *, automatic: boo
         >>> any("accumulate_grad_batches" in problem for problem in problems)
         True
     """
-    found = [_precision(trainer, config), _accumulation(trainer), _clipping(trainer, config)]
+    found = [
+        _devices(trainer, config),
+        _precision(trainer, config),
+        _accumulation(trainer),
+        _clipping(trainer, config),
+    ]
     if not automatic:
         found.append(
             "automatic_optimization=False: tables are updated in each backward, so several backward"
@@ -63,6 +68,15 @@ def require_strategy(trainer: pl.Trainer, strategy: type[pl.strategies.Strategy]
 def _callbacks(trainer: pl.Trainer) -> list[Callback]:
     found: list[Callback] = vars(trainer)["callbacks"]  # set where no type checker sees it
     return found
+
+
+def _devices(trainer: pl.Trainer, config: TrainConfig) -> str | None:
+    if config.devices is None or config.devices == trainer.world_size:
+        return None
+    return (
+        f"devices: train.devices is {config.devices} and the Trainer has {trainer.world_size}. Pass"
+        f" `Trainer(devices={config.devices}, ...)`, or leave `train.devices` out."
+    )
 
 
 def _precision(trainer: pl.Trainer, config: TrainConfig) -> str | None:

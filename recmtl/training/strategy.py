@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import shutil
+import weakref
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +31,8 @@ from recmtl.training.team import TeamEnvironment
 __all__ = ["TorchRecStrategy", "bare_net"]
 
 _TIMEOUT = timedelta(minutes=30)
+_USED: weakref.WeakSet[TorchRecStrategy] = weakref.WeakSet()
+"""What may hold a process group when the interpreter ends."""
 
 
 class _Shardable(pl.LightningModule):
@@ -110,6 +114,8 @@ class TorchRecStrategy(DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Join the other processes; a single one needs a group too, but no port."""
+        _USED.add(self)
+        atexit.register(_leave)
         if not self._is_alone or dist.is_initialized():
             super().setup_distributed()
             return
@@ -122,7 +128,6 @@ class TorchRecStrategy(DDPStrategy):
             world_size=1,
             timeout=self._timeout,
         )
-        atexit.register(_leave)
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Give the tables their place and memory, and make the optimizers."""
@@ -248,6 +253,13 @@ class TorchRecStrategy(DDPStrategy):
         if self.is_global_zero and Path(filepath).is_dir():
             shutil.rmtree(filepath)
 
+    def release(self) -> None:
+        """Let go of the net and the optimizers; nothing can be trained any more."""
+        self._optimizers = []
+        self.model = None
+        if self._lightning_module is not None:
+            self._lightning_module.net = None  # type: ignore[assignment]  # torch knows modules only
+
     def teardown(self) -> None:
         """Leave together: a process that goes early would break the others' last exchange.
 
@@ -302,5 +314,12 @@ def _ours(optimizer: torch.optim.Optimizer) -> TablesAndDense:
 
 
 def _leave() -> None:
+    """Leave the process group while there is an interpreter: its threads abort one that is ending.
+
+    They end with the last object that holds the group, which the nets of a script do.
+    """
+    for strategy in _USED:
+        strategy.release()
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -18,7 +18,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # it is publi
 from recmtl.errors import SpecError
 from recmtl.training.signals import TrainingInterrupted
 
-__all__ = ["ALONE", "Team", "TeamEnvironment", "joined", "require_devices"]
+__all__ = ["ALONE", "Team", "TeamEnvironment", "abort", "joined", "require_devices"]
 
 _JOIN = timedelta(minutes=2)
 """How long the others may take to join; all of them are up when this begins."""
@@ -122,12 +122,13 @@ def joined(team: Team) -> Iterator[None]:
         with _share_of_threads(team):
             yield
         _meet(team)
-    except TrainingInterrupted:
-        _meet(team)
-        raise
     except BaseException as error:
         if team.world_size > 1:
             _forget(error)
+        if isinstance(error, TrainingInterrupted):
+            _meet(team)
+        else:
+            abort()
         raise
     finally:
         if dist.is_initialized() and not had_group:
@@ -135,6 +136,12 @@ def joined(team: Team) -> Iterator[None]:
             # to go first.
             gc.collect()
             dist.destroy_process_group()
+
+
+def abort() -> None:
+    """End what this process waits for on its GPU: nccl does not see that another one is gone."""
+    if dist.is_initialized() and dist.get_backend() == "nccl":
+        dist.distributed_c10d._abort_process_group()
 
 
 def require_devices(devices: int | None, started: Team | None) -> int:

@@ -240,6 +240,11 @@ def test_fp16_loss_scaling_is_refused_pitfall_T28() -> None:
     assert "scaled fp16 gradients would reach the tables unscaled" in problem
 
 
+def test_another_number_of_devices_than_the_trainers_is_refused(make: Make, trainer: Make) -> None:
+    with pytest.raises(SpecError, match=r"train\.devices is 2 and the Trainer has 1\. Pass"):
+        trainer().fit(*make("train.devices=2"))
+
+
 def test_all_reasons_are_given_at_once(make: Make, trainer: Make) -> None:
     wrong = trainer(accumulate_grad_batches=2, gradient_clip_val=3.0)
     with pytest.raises(
