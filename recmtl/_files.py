@@ -11,25 +11,24 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from recmtl.errors import CheckpointError, SpecError
+from recmtl.errors import RecMTLError, SpecError
 
 __all__ = [
     "as_json",
     "atomic_folder",
     "atomic_path",
     "exclusive",
+    "in_words",
     "is_leftover",
     "is_name",
     "naming",
-    "read_sealed",
     "recover",
     "require_writable",
-    "sealed",
     "sha256_of",
     "sweep",
     "sweep_within",
@@ -38,7 +37,8 @@ __all__ = [
 ]
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CANNOT_WRITE = {*_FULL, errno.EROFS}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,199}")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -63,12 +63,15 @@ def atomic_path(path: Path, *, tidy: bool = True) -> Iterator[Path]:
             os.utime(temporary, ns=(_UNTOUCHED_NS, _UNTOUCHED_NS))
             try:
                 yield temporary
-                about = temporary.stat()
-                if about.st_size == 0 and about.st_mtime_ns == _UNTOUCHED_NS:
-                    raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+                _require_written(temporary, path)
                 _fsync(temporary)
                 os.replace(temporary, path)
                 _fsync(path.parent)
+            except RecMTLError:
+                raise
+            except Exception:
+                _require_room(temporary)  # polars does not always say why it could not write
+                raise
             finally:
                 temporary.unlink(missing_ok=True)
     if tidy:
@@ -220,6 +223,20 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def in_words(error: OSError) -> str:
+    """What went wrong with which file, in one sentence; a full disk by its name.
+
+    Example:
+        >>> in_words(OSError(errno.EDQUOT, "Quota exceeded", "a/b"))
+        'OSError: a/b: the disk is full (Quota exceeded). Make room and repeat the command.'
+    """
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or str(error)
+    if error.errno in _FULL:
+        what = f"the disk is full ({what}). Make room and repeat the command."
+    return f"{type(error).__name__}: {where}{what}"
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Let errors of a disk that cannot be written name `path`, whoever raises them, and how."""
@@ -255,38 +272,6 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def sealed(value: Mapping[str, Any]) -> str:
-    """A JSON object with one more key, the sha256 of its text without it."""
-    digest = hashlib.sha256(as_json(value).encode()).hexdigest()
-    return as_json({**value, "sha256": digest})
-
-
-def read_sealed(path: Path) -> dict[str, Any]:
-    """The object that was written as `sealed`, without its seal.
-
-    Raises:
-        CheckpointError: it cannot be read, or a byte of it is another one.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-        value = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error}).") from error
-    if not isinstance(value, dict) or "sha256" not in value:
-        raise CheckpointError(f"{path}: was not written by recmtl, it has no `sha256`.")
-    value.pop("sha256")
-    try:
-        is_whole = sealed(value) == text
-    except (ValueError, RecursionError):  # NaN, which is never written
-        is_whole = False
-    if not is_whole:
-        raise CheckpointError(
-            f"{path}: its sha256 is not the recorded one; it was changed or damaged. Restore it, "
-            "or train again."
-        )
-    return value
-
-
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, as hex."""
     with path.open("rb") as file:
@@ -296,6 +281,20 @@ def sha256_of(path: Path) -> str:
 def _is_on_its_way(path: str) -> bool:
     """Whether a path lies in what has its name only for the time being."""
     return any(is_leftover(part) for part in Path(path).parts)
+
+
+def _require_written(temporary: Path, path: Path) -> None:
+    about = temporary.stat()
+    if about.st_size == 0 and about.st_mtime_ns == _UNTOUCHED_NS:
+        raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+
+
+def _require_room(file: Path) -> None:
+    """Raise an OSError where a file cannot grow."""
+    if file.exists():
+        with file.open("ab", buffering=0) as end:
+            end.write(bytes(8192))
+            os.fsync(end.fileno())
 
 
 def _temporary(path: Path) -> Path:

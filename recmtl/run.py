@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -27,10 +26,8 @@ from recmtl import __version__
 from recmtl._files import (
     atomic_folder,
     exclusive,
-    read_sealed,
     recover,
     require_writable,
-    sealed,
     sha256_of,
     sweep,
     sweep_within,
@@ -38,11 +35,12 @@ from recmtl._files import (
 )
 from recmtl.checkpoint import read_index, verify
 from recmtl.checkpoint.manifest import read_json
+from recmtl.checkpoint.sealed import is_sealed_page, read_sealed, sealed
 from recmtl.config import RunConfig, dump_yaml, fingerprint, load_spec
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["REPORT", "Run", "sealed_page", "versions"]
+__all__ = ["REPORT", "Run", "versions"]
 
 REPORT = "report.html"
 _FORMAT = 2
@@ -324,26 +322,12 @@ class Run:
                     "Restore it, or train again."
                 )
         page = self.path / REPORT
-        if page.is_file() and not _is_sealed_page(page.read_bytes()):
+        if page.is_file() and not is_sealed_page(page.read_bytes()):
             problems.append(
                 f"{page}: was changed or damaged. Remove it; `recmtl report` writes it anew."
             )
         if problems:
             raise CheckpointError.all_of(problems)
-
-
-def sealed_page(text: str) -> str:
-    """A page of HTML with its own sha256 in a comment at its end."""
-    return text + _seal(text.encode())
-
-
-def _seal(text: bytes) -> str:
-    return f"<!-- sha256 {hashlib.sha256(text).hexdigest()} -->\n"
-
-
-def _is_sealed_page(page: bytes) -> bool:
-    text = page[: -len(_seal(b""))]
-    return page == text + _seal(text).encode()
 
 
 def _sums(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from recmtl._files import is_leftover, read_sealed, sealed, sha256_of
+from recmtl._files import is_leftover, sha256_of
 from recmtl.checkpoint import load_full, read_index
+from recmtl.checkpoint.sealed import read_sealed, sealed
 
 
 def copied(run: Path, folder: Path) -> Path:

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from recmtl import api
-from recmtl._files import read_sealed
 from recmtl.checkpoint import best, read_index
+from recmtl.checkpoint.sealed import read_sealed
 from recmtl.errors import CheckpointError, SpecError
 from recmtl.report import write_report
 from recmtl.run import Run

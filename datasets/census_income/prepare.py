@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from recmtl._files import atomic_path
+from recmtl._files import atomic_path, in_words
 from recmtl.errors import DataError, RecMTLError
 
 # The owner's columns in the owner's order; True marks the integers. The last one is the label.
@@ -228,6 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RecMTLError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"{in_words(error)}\n")
+        return 1
     return 0
 
 

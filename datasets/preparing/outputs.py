@@ -13,7 +13,7 @@ from typing import Self
 import polars as pl
 import pyarrow.parquet as pq
 
-from recmtl._files import atomic_path
+from recmtl._files import atomic_path, in_words
 from recmtl.errors import DataError, RecMTLError
 
 ROW_GROUP = 65_536
@@ -157,7 +157,7 @@ def run(prepare: Callable[[], list[str]]) -> int:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code
     except OSError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{in_words(error)}\n")
         return 1
     sys.stdout.write("".join(line + "\n" for line in lines))
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from recmtl._files import is_name, read_sealed, recover, sealed, sha256_of, write_text
+from recmtl._files import is_name, recover, sha256_of, write_text
 from recmtl.checkpoint.manifest import MANIFEST
+from recmtl.checkpoint.sealed import read_sealed, sealed
 from recmtl.errors import CheckpointError
 
 __all__ = ["Index", "best", "last", "read_index", "write_index"]

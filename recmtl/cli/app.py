@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
@@ -16,6 +15,7 @@ import click
 
 from recmtl import __version__
 from recmtl._extras import naming_the_extra
+from recmtl._files import in_words
 from recmtl.errors import RecMTLError
 
 __all__ = ["INTERRUPTED", "emit", "main"]
@@ -30,8 +30,6 @@ _COMMANDS = {
     "report": "One HTML page about a run.",
 }
 INTERRUPTED = 130
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _LazyGroup(click.Group):
@@ -92,11 +90,7 @@ def main(args: list[str] | None = None) -> None:
     except RecMTLError as error:
         _fail(error, f"{type(error).__name__}: {error}", error.exit_code, arguments)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        what = error.strerror or str(error)
-        if error.errno in _FULL:
-            what = f"the disk is full ({what}). Make room; the same command goes on from here."
-        _fail(error, f"{type(error).__name__}: {where}{what}", 1, arguments)
+        _fail(error, in_words(error), 1, arguments)
     except Exception as error:  # the last line of defence: no traceback unless asked for
         _fail(
             error,

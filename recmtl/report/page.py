@@ -9,10 +9,11 @@ from typing import Any
 import jinja2
 
 from recmtl._files import write_text
+from recmtl.checkpoint.sealed import sealed_page
 from recmtl.errors import CheckpointError
 from recmtl.report import plots
 from recmtl.report.summary import SUMMARY
-from recmtl.run import REPORT, Run, sealed_page
+from recmtl.run import REPORT, Run
 
 __all__ = ["write_report"]
 

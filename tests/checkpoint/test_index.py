@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from recmtl import checkpoint
-from recmtl._files import sealed
 from recmtl.checkpoint import Index
+from recmtl.checkpoint.sealed import sealed
 from recmtl.errors import CheckpointError
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import resource
 import runpy
 import subprocess
 import sys
@@ -54,6 +55,21 @@ def test_rows_keep_their_order_and_labels(tmp_path: Path, gz: bool) -> None:
     assert train["never_married"].to_list() == [0, 1, 0]
     assert train["row"].to_list() == [0, 1, 2]
     assert pl.read_parquet(tmp_path / "out" / "test.parquet")["income"].to_list() == [0]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, out = write_raw(tmp_path / "raw", [RICH], [POOR]), tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))  # what a quota does
+        assert main([str(raw), str(out)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"{out / 'train.parquet'}: the disk is full" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+    assert main([str(raw), str(out)]) == 0
 
 
 def test_values_are_stripped_typed_and_named(tmp_path: Path) -> None:

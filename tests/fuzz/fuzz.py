@@ -28,7 +28,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["recmtl"]):
     from recmtl import checkpoint
-    from recmtl._files import sealed
+    from recmtl.checkpoint.sealed import sealed
     from recmtl.config import load_spec
     from recmtl.data import Encoders
     from recmtl.errors import RecMTLError
