@@ -14,7 +14,7 @@ from preparing.raw_files import RawFile
 
 from recmtl.errors import DataError
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """What is read at once; no line may be longer."""
 MAX_PROBLEMS = 20
 NULLS = ["", "\\N"]  # nothing, and what MySQL writes for it
@@ -208,7 +208,7 @@ def _split(
                 orient="row",
             ).with_columns(pl.all().replace("", None))
         elif good.len():
-            text = "\n".join(part["text"].filter(~wrong)).encode()
+            text = part["text"].filter(~wrong).str.join("\n").item().encode()
             fields = pl.read_csv(
                 io.BytesIO(text),
                 has_header=False,

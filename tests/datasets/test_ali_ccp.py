@@ -113,7 +113,7 @@ def expected(part: str) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("how", ["plain", "gz", "zip"])
+@pytest.mark.parametrize("how", ["plain", "zip"])
 def test_rows_are_those_of_a_plain_reading(
     tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,7 @@ def expected(seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("how", ["plain", "gz", "zip", "nested"])
+@pytest.mark.parametrize("how", ["gz", "nested"])
 def test_rows_are_those_of_a_plain_reading(
     tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
