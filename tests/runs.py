@@ -67,6 +67,9 @@ def run_differences(run: Path, other: Path) -> dict[str, str]:
         return {**found, "index.json": f"{indexes[0]} and {indexes[1]}"}
     for name in {*indexes[0]}:
         tensors, expected = (load_full(f / "checkpoints" / str(name)) for f in (run, other))
+        files = [(f / "checkpoints" / str(name) / "files.json").read_bytes() for f in (run, other)]
+        if files[0] != files[1]:
+            found[f"{name}/files.json"] = "other bytes"
         if tensors.keys() != expected.keys():
             found[f"{name}"] = "other tensors"
         for key in tensors.keys() & expected.keys():

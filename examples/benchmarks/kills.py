@@ -2,18 +2,16 @@
 
     python examples/benchmarks/kills.py [--work runs/kills] [--only words]
 
-Each command runs in a process of its own, which ends itself at the named point with SIGKILL (or
-gets a signal there); then the same command runs to its end, and what it left is compared with what
-an undisturbed one left. The table goes to examples/benchmarks/results/kills.md.
+Each command runs in a process of its own (a fork of one that has imported the package), which ends
+itself at the named point with SIGKILL (or gets a signal there); then the same command runs to its
+end, and what it left is compared with what an undisturbed one left. The table goes to
+examples/benchmarks/results/kills.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,19 +24,21 @@ sys.path.insert(0, str(ROOT))
 
 from tests.kill_points import REPORT, SCORE, SIGNALS, TEAM, TRAIN, Case
 from tests.runs import leftovers, run_differences, score_differences
+from tests.server import Server  # noqa: E402
 
 SMALL = [
     *("tower=mmoe", "tower.num_experts=2", "tower.expert_widths=[16]", "tower.head_widths=[8]"),
     *("train.batch_size=64", "train.epochs=2", "train.checkpoint_every_steps=5"),
 ]
-RUN = "metrics.jsonl, best metrics, validation.json, index, every tensor"
+SERVER = Server()
+RUN = "metrics, summary, index, every byte of checkpoints"
 SCORES = "every byte of parts and manifest"
 
 INTRO = """
 Two epochs of 75 steps of an MMoE on 4,800 rows, a checkpoint every 5 steps, a line of losses every
 3; scores of three parts. Each row is one command that was ended at that point and then repeated.
 Compared with an undisturbed one, to the last bit: `metrics.jsonl`, the metrics of the best
-checkpoint, `validation.json`, `index.json`, and every tensor of the best and the last checkpoint;
+checkpoint, `validation.json`, the index, and every byte of the best and the last checkpoint;
 of scores, every byte of every part and of the manifest. "Left" counts temporary files and folders
 of the killed processes that remain after the repeated command. What may differ is `rows_per_s`, and
 `versions.json`, which lists every start.
@@ -71,6 +71,7 @@ def main() -> None:
         options.result.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     shutil.rmtree(work)
+    SERVER.close()
 
 
 def all_rows(work: Path, only: str) -> Iterator[str]:
@@ -132,16 +133,10 @@ def killed(case: Case, *args: object) -> str:
 
 def call(point: dict[str, Any] | None, *args: object) -> int:
     """Run the command line, ended at a point; without one it must succeed."""
-    command = [sys.executable, "-m", "recmtl"]
-    if point is not None:
-        command = [sys.executable, str(ROOT / "tests/kill_at.py"), json.dumps(point)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, *map(str, args)], capture_output=True, text=True, check=False, env=environment
-    )
-    if (done.returncode == 0) != (point is None):
-        raise SystemExit(f"{point}: {args} ended with {done.returncode}: {done.stderr}")
-    return done.returncode
+    code, err = SERVER(point, *args)
+    if (code == 0) != (point is None):
+        raise SystemExit(f"{point}: {args} ended with {code}: {err}")
+    return code
 
 
 def hidden(folder: Path) -> list[str]:

@@ -67,7 +67,7 @@ def read_state(folder: Path) -> Any:
 def fingerprint(folder: Path) -> str:
     """One sha256 for all that a checkpoint holds: that of its ``files.json``.
 
-    Copies share it; saving equal tensors once more may give another one.
+    Copies share it, and so does a run that was killed and continued in one process.
     """
     read_manifest(folder)
     return sha256_of(folder / MANIFEST)
@@ -83,6 +83,8 @@ def finish(temporary: Path, folder: Path, state: str, described: dict[str, Any])
         described: key -> dtype, shape and bytes of the whole tensor.
     """
     with naming(folder):
+        for file in temporary.glob("*.safetensors"):
+            _settle_header(file)
         (temporary / _STATE).write_text(state + "\n", encoding="utf-8")
         files = {
             p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)}
@@ -90,6 +92,21 @@ def finish(temporary: Path, folder: Path, state: str, described: dict[str, Any])
         }
         write_json(temporary / MANIFEST, {"format": FORMAT, "files": files, "tensors": described})
         publish_folder(temporary, folder)
+
+
+def _settle_header(path: Path) -> None:
+    """Bring the metadata of a file of tensors into order, in place: it is written in a random one.
+
+    Equal checkpoints are then equal files.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,16 @@ def test_fingerprint_stays_with_the_folder(
     assert checkpoint.fingerprint(folder) != first
 
 
+def test_equal_tensors_are_equal_files(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    again = folder.with_name("step-00000008")
+    for _ in range(5):  # the library that writes them has a random order of its own
+        checkpoint.save(again, tensors, STATE)
+        assert checkpoint.fingerprint(again) == checkpoint.fingerprint(folder)
+    assert tensor_file(again).read_bytes() == tensor_file(folder).read_bytes()
+    loaded = checkpoint.load_full(again)
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in tensors.items())
+
+
 def test_changed_bytes_are_named(folder: Path) -> None:
     file = tensor_file(folder)
     content = bytearray(file.read_bytes())
