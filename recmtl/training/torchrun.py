@@ -47,7 +47,7 @@ def torchrun_team() -> Iterator[Team | None]:
         yield None
         return
     team = _team()
-    with said_once(team):
+    with _leaving_with(os.getppid()), said_once(team):
         yield team
 
 
@@ -101,6 +101,23 @@ def follow(team: Team) -> None:
         if first is not None:
             raise _elsewhere(first)
         time.sleep(_POLL_S)
+
+
+@contextmanager
+def _leaving_with(parent: int) -> Iterator[None]:
+    """End this process when torchrun is gone: nobody would see how it ends, or end it."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(1.0):
+            if os.getppid() != parent:
+                os._exit(1)
+
+    threading.Thread(target=watch, name="recmtl-lifeline", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def _team() -> Team:
