@@ -44,7 +44,7 @@ What to make of it
   liked or hated: 81 % are liked, and `is_like` = 0 means hated. The liked ones are of few videos
   that occur often (99 % of the rows of a video with ten or more are liked), the hated ones of
   videos that occur once (99.6 % of those are hated): how often a video occurs in the cut tells its
-  label, for new videos too, which is the last baseline. Nothing here says how well likes can be
+  label, which is the last baseline. Nothing here says how well likes can be
   predicted in the owner's log. The other labels are conditional on that selection as well.
 - **No column leaks otherwise.** The play time, the stay times, `is_forward`, `is_hate` and the
   labels are in no spec; a history ends before the row's millisecond. `date` is not always the day
