@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from recmtl import checkpoint
+from recmtl._torchrec import installed_versions
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders, batches_in_order, open_log
 from recmtl.embeddings import EmbeddingConfig, PlainLookup, layout
@@ -29,6 +30,11 @@ _GLOBAL_ROWS = 32
 TOWER = MMoEConfig(num_experts=2, expert_widths=(8,), head_widths=())
 
 
+def versions() -> str:
+    """What this interpreter trains with."""
+    return str(installed_versions())
+
+
 def fit_encoders(log: str, encoders: str) -> None:
     Encoders.fit(load_spec(f"{log}/spec.yaml"), log).save(Path(encoders))
 
@@ -40,7 +46,6 @@ def train(
     folder: str = "",
     save_at: list[int] | None = None,
     resume: str = "",
-    max_steps: int = -1,
 ) -> dict[str, Any]:
     """Train as a Lightning script would; `folder` gets a checkpoint at some steps and at the end.
 
@@ -50,7 +55,11 @@ def train(
     """
     module, data, config = _parts(log, encoders, overrides)
     watch = Watch(folder, save_at or [])
-    trainer = _trainer(max_epochs=config.train.epochs, max_steps=max_steps, callbacks=[watch])
+    trainer = _trainer(
+        max_epochs=config.train.epochs,
+        precision=config.train.precision,
+        callbacks=[watch],
+    )
     trainer.fit(module, data, ckpt_path=resume or None)
     if folder:
         trainer.save_checkpoint(f"{folder}/end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +49,33 @@ PLANS = {
 """Plan -> what `train.sharding` says; the planner decides about what a plan leaves out."""
 
 
-def write_log(folder: Path, *, train: tuple[int, ...] = (1000, 700), valid: int = 700) -> Path:
-    """A folder with a training file for each of the numbers of rows, validation rows and a spec."""
+def write_log(
+    folder: Path,
+    *,
+    train: tuple[int, ...] = (1000, 700),
+    valid: int = 700,
+    features: Container[str] | None = None,
+) -> Path:
+    """A folder with a training file for each of the numbers of rows, validation rows and a spec.
+
+    Args:
+        folder: where.
+        train: rows of each training file.
+        valid: validation rows.
+        features: names of those that the spec keeps.
+    """
     (folder / "train").mkdir(parents=True)
     for number, rows in enumerate(train):
         click_log(rows, seed=number).write_parquet(
             folder / "train" / f"part-{number}.parquet", row_group_size=300
         )
     click_log(valid, seed=1000).write_parquet(folder / "valid.parquet")
-    (folder / "spec.yaml").write_text(SPEC, encoding="utf-8")
+    kept = [
+        line
+        for line in SPEC.splitlines()
+        if features is None or ", type: " not in line or line.split()[2][:-1] in features
+    ]
+    (folder / "spec.yaml").write_text("\n".join(kept), encoding="utf-8")
     return folder
 
 

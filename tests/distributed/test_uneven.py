@@ -58,6 +58,25 @@ def test_fewer_rows_than_ranks_pitfall_T47(
     assert numbers[1] == pytest.approx(numbers[0], abs=1e-4, rel=0)
 
 
+@pytest.mark.parametrize("tables", [(), ("device",)], ids=["no table", "one"])
+def test_ranks_without_a_table(tables: tuple[str, ...], pool: Pool, tmp_path: Path) -> None:
+    log = made_log(pool, tmp_path, features=("price", *tables), train=(300,), valid=50)
+    plan = [f"train.sharding={{{table}: table_wise}}" for table in tables]
+    given = {**log, "overrides": [*chosen("ple", "planned"), *plan]}
+    runs, scores = [], []
+    for world_size in (1, 4):
+        folder = tmp_path / f"{world_size}"
+        folder.mkdir()
+        runs += pool.run(world_size, "train", **given, folder=str(folder))[:1]
+        rows = {"resume": f"{folder}/end", "path": "valid.parquet", "folder": str(folder)}
+        pool.run(5 - world_size, "predict", **given, **rows)
+        scores.append(np.load(folder / "predicted.npy"))
+    assert runs[1]["losses"] == pytest.approx(runs[0]["losses"], abs=1e-6, rel=0)
+    assert runs[1]["metrics"] == pytest.approx(runs[0]["metrics"], abs=1e-4, rel=0)
+    assert "rank 3 holds no rows" in runs[1]["plan"]
+    np.testing.assert_allclose(scores[1][:, :3], scores[0][:, :3], rtol=0, atol=1e-5)
+
+
 def test_a_table_with_too_few_rows_for_every_rank_is_refused(pool: Pool, tmp_path: Path) -> None:
     # FBGEMM reads beyond its arrays where a rank holds no row of a table.
     log = made_log(pool, tmp_path, train=(2,), valid=3)
