@@ -68,7 +68,7 @@ def read_aside(
     Raises:
         DataError: a column is missing, corrupt, or has lists.
     """
-    spool = Spool(None if memory is None else memory // 8)
+    spool = Spool(None if memory is None else memory // 32)
     names = list(dict.fromkeys([*([group] if group is not None else []), *segments]))
     raw: dict[str, _Strings | _Numbers] = {}
     for frame in _pieces(rows, names, memory) if names else ():
@@ -93,7 +93,7 @@ def _pieces(
     if isinstance(rows, pl.DataFrame):
         yield rows.select(columns)
         return
-    most = 1 << 20 if memory is None else min(max(memory // 512, 1 << 14), 1 << 20)
+    most = 1 << 20 if memory is None else min(max(memory // 2048, 1 << 14), 1 << 20)
     start = stop = 0
     for group in rows.row_groups:
         if group.start + group.num_rows - start > most and stop > start:

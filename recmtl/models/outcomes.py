@@ -62,7 +62,7 @@ class Outcomes:
         self.num_rows = 0
         self._aside = aside
         self._memory = memory
-        self._spool = Spool(None if memory is None else memory // 8)
+        self._spool = Spool(None if memory is None else memory // 16)
         self._kinds = {task.name: task.kind for task in tasks.tasks}
         self._columns = {task.name: self._columns_of(task.name) for task in tasks.tasks}
         self._weights: SpoolColumn | None = None
