@@ -60,7 +60,7 @@ _HOMES = {
 }
 
 
-_REMEMBERED = {
+_REMEMBERED: dict[str, dict[str, bool | None]] = {
     "torchrec.distributed.collective_utils": {"_INITIALIZED": False},
     "torchrec.distributed.comm": {"_INTRA_PG": None, "_CROSS_PG": None},
 }
