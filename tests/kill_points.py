@@ -30,14 +30,14 @@ TRAIN = [
     Case("fitting encoders", [at("bar", "^fit encoders", 1)]),
     Case("encoding validation rows", [at("bar", "^check validation", 1)]),
     Case("the encoders are half written", [at("os:replace", r"files\.json$")]),
-    Case("before the run has its name", [at("os:rename", RUN)], suite=True),
+    Case("before the run has its name", [at("os:rename", RUN)]),
     Case("after the run has its name", [at("os:rename", RUN, when="after")]),
     Case("before the first step", [at("os:replace", r"plan\.txt$")]),
     Case("first epoch, before a checkpoint", [at("bar", "^epoch 1", 3)]),
     Case("first epoch, between checkpoints", [at("bar", "^epoch 1", 18)], suite=True),
     Case("second epoch", [at("bar", "^epoch 2", 23)]),
     Case("tensors of a checkpoint are written", [at("recmtl.checkpoint.tensors:finish", nth=3)]),
-    Case("before a checkpoint is renamed", [at("os:rename", r"/step-\d+$", 3)], suite=True),
+    Case("before a checkpoint is renamed", [at("os:rename", r"/step-\d+$", 3)]),
     Case("after a checkpoint is renamed", [at("os:rename", r"/step-\d+$", 3, "after")], suite=True),
     Case("before the index names it", [at("os:replace", r"index\.json$", 4)]),
     Case("after the index names it", [at("os:replace", r"index\.json$", 4, "after")]),
@@ -57,12 +57,12 @@ TRAIN = [
     Case("a line of metrics.jsonl is written", [
         at("recmtl.training.reporting:JsonLinesLogger.log_metrics", nth=7, when="after")
     ]),
-    Case("validation, first epoch", [at("bar", "^validation$", 4)], suite=True),
+    Case("validation, first epoch", [at("bar", "^validation$", 4)]),
     Case("validation, last epoch", [at("bar", "^validation$", 13)]),
     Case("metrics of a validation", [
         at("recmtl.training.module:MultiTaskModule.on_validation_epoch_end", nth=2)
     ]),
-    Case("validation summary", [at("bar", "^validation summary", 1)], suite=True),
+    Case("validation summary", [at("bar", "^validation summary", 1)]),
     Case("before validation.json is renamed", [at("os:replace", r"validation\.json$")]),
     Case("after validation.json is renamed", [at("os:replace", r"validation\.json$", 1, "after")]),
     Case("before the run is finished", [at("os:replace", r"run\.json$", 2)]),

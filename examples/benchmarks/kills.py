@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.kill_points import REPORT, SCORE, SIGNALS, TEAM, TRAIN, Case
 from tests.runs import leftovers, run_differences, score_differences
-from tests.server import Server  # noqa: E402
+from tests.server import Server
 
 SMALL = [
     *("tower=mmoe", "tower.num_experts=2", "tower.expert_widths=[16]", "tower.head_widths=[8]"),
