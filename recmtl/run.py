@@ -212,9 +212,9 @@ class Run:
             "summary": summary,
             "files": self._state["files"] | _sums(self.path, sorted([*late, *manifests])),
         }
-        write_text(self.path / _STATE, sealed(self._state))
         sweep_within(self.path)
         sweep(self.path)
+        write_text(self.path / _STATE, sealed(self._state))
 
     def verify(self) -> None:
         """Compare every file with its sha256, those of all checkpoints too.

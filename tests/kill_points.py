@@ -65,7 +65,9 @@ TRAIN = [
     Case("validation summary", [at("bar", "^validation summary", 1)]),
     Case("before validation.json is renamed", [at("os:replace", r"validation\.json$")]),
     Case("after validation.json is renamed", [at("os:replace", r"validation\.json$", 1, "after")]),
-    Case("before the run is finished", [at("os:replace", r"run\.json$", 2)]),
+    Case("before the run is finished", [at("os:replace", r"run\.json$")]),
+    Case("while leftovers are removed", [at("recmtl.run:sweep_within")]),
+    Case("after the run is finished", [at("os:replace", r"run\.json$", 1, "after")]),
     Case("three times: epoch, checkpoint, validation", [
         at("bar", "^epoch 1", 40),
         at("os:rename", r"/step-\d+$", 5),
