@@ -13,7 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from recmtl._files import atomic_folder, atomic_path, sha256_of, write_json, write_text
+from recmtl._files import (
+    atomic_folder,
+    atomic_path,
+    exclusive,
+    naming,
+    recover,
+    require_writable,
+    sha256_of,
+    sweep,
+    sweep_within,
+    write_json,
+    write_text,
+)
+from recmtl.errors import SpecError
 
 
 def names(folder: Path) -> list[str]:
@@ -151,3 +164,97 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     assert (tmp_path / "file.txt").read_text() == "old"
     assert not (tmp_path / "run").exists()
     assert all(name == "file.txt" or name.startswith(".") for name in names(tmp_path))
+
+
+def test_what_a_killed_process_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    others = (".file.txt.backup.tmp", ".other.txt.0a1b2c3d.tmp", ".file.txt.0a1b2c3d.tmp.tmp")
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".file.txt.0a1b2c3d.tmp").write_text("half")
+    (tmp_path / ".file.txt.4e5f6a7b.old").mkdir()
+    with atomic_path(tmp_path / "file.txt") as living:
+        living.write_text("under way")
+        sweep(tmp_path / "file.txt")  # it is not there yet: what is left may be all there is
+        assert (tmp_path / ".file.txt.0a1b2c3d.tmp").exists()
+        (tmp_path / "file.txt").write_text("old")
+        sweep(tmp_path / "file.txt")
+        assert names(tmp_path) == sorted([living.name, "file.txt", *others])
+    assert names(tmp_path) == sorted(["file.txt", *others])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/.file.txt.0a1b2c3d.tmp").write_text("half")
+    sweep_within(tmp_path)
+    assert names(tmp_path / "sub") == []
+    assert names(tmp_path) == sorted(["file.txt", "sub", others[0], others[2]])
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_at_once_or_can_be_recovered(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(content: str) -> None:
+        with atomic_folder(tmp_path / "run") as folder:
+            (folder / "file").write_text(content)
+
+    publish("old")
+    if not exchange:
+        monkeypatch.setattr("recmtl._files._exchange", lambda one, other: False)
+    publish("new")
+    assert (tmp_path / "run/file").read_text() == "new"
+    assert names(tmp_path) == ["run"]
+    assert not recover(tmp_path / "run")
+    os.rename(tmp_path / "run", tmp_path / ".run.0a1b2c3d.old")  # killed between two renames
+    assert not recover(tmp_path / "ru")
+    assert recover(tmp_path / "run")
+    assert (tmp_path / "run/file").read_text() == "new"
+
+
+def test_a_folder_that_holds_something_is_not_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mine").write_text("mine")
+    with (
+        pytest.raises(OSError, match="not empty"),
+        atomic_folder(tmp_path / "run", replace=False) as folder,
+    ):
+        (folder / "file").write_text("x")
+    assert names(tmp_path / "run") == ["mine"]
+    assert names(tmp_path) == ["run"]
+
+
+def test_errors_of_a_full_disk_name_the_file_whoever_raises_them(tmp_path: Path) -> None:
+    file = tmp_path / "part.parquet"
+    raised = {
+        "python": OSError(28, "No space left on device"),
+        "rust": ValueError("parquet: underlying IO error: No space left on device (os error 28)"),
+        "temporary": OSError(30, "Read-only file system", f"{tmp_path}/.run.0a1b2c3d.tmp/a"),
+    }
+    for error in raised.values():
+        with pytest.raises(OSError, match=r"part\.parquet'$") as found, naming(file):
+            raise error
+        assert found.value.filename == str(file)
+    for other in (ValueError("no"), OSError(2, "No such file", "log"), ValueError("(os error 2)")):
+        with pytest.raises(type(other)) as found, naming(file):  # the same object
+            raise other
+        assert found.value is other
+
+
+def test_one_process_writes_into_a_folder(tmp_path: Path) -> None:
+    with (
+        exclusive(tmp_path),
+        pytest.raises(SpecError, match="another process is writing into it"),
+        exclusive(tmp_path),
+    ):
+        pass
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    require_writable(tmp_path / "new/er/folder")
+    assert names(tmp_path) == ["file"]
+    with pytest.raises(NotADirectoryError, match=r"file'$"):
+        require_writable(tmp_path / "file/sub/folder")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.getuid() != 0:
+        with pytest.raises(PermissionError, match=r"closed/run'$"):
+            require_writable(tmp_path / "closed/run")
