@@ -35,15 +35,15 @@ FURTHER = {
 INTRODUCTION = """\
 Largest differences from one process. *loss*: of any of the first twenty steps, each the mean over
 the global batch of 64 rows, of order 1; at most 1e-6 is asked for. *metrics*: of any validation
-metric of any task (AUC, GAUC, log loss, NE, PCOC, ECE, the counts, and RMSE and MAE in the label's
-unit, of order 15) after the epoch of 27 steps; at most 1e-4. A change of 1e-5 is one pair of rows
-that AUC counts the other way round. *predictions*: of the 700 validation rows by the last
-checkpoint, read unsharded. *batches*: the row numbers of every global batch.
+metric of any task (AUC, GAUC, log loss, NE, PCOC, ECE, accuracy, the counts, and RMSE and MAE in
+the label's unit, of order 15) after the epoch of 27 steps; at most 1e-4. A change of 1e-5 is one
+pair of rows that AUC counts the other way round. *predictions*: of the 700 validation rows by the
+last checkpoint, read unsharded. *batches*: the row numbers of every global batch.
 
 One log of 1000 and 700 training rows and 700 validation rows: a vocabulary, hashes, a weighted and
 an unweighted bag, a sequence that shares a table, a dense feature, sample weights, null labels; two
-binary tasks, their product and a regression. Table-wise and row-wise name all five tables, mixed
-has two of each kind and leaves one to the planner, planned leaves all to it.
+binary tasks, their product, three classes and a regression. Table-wise and row-wise name all five
+tables, mixed has two of each kind and leaves one to the planner, planned leaves all to it.
 
 Dropout draws a mask for each (seed, step, process): each number of processes has masks of its own,
 so with dropout runs agree in distribution, not in numbers. bf16 rounds sums that each number of
@@ -260,8 +260,8 @@ def furthest_metric(several: dict[str, Any], one: dict[str, Any]) -> float:
 
 def apart(found: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference: of probabilities, and of the regression relative to its size."""
-    probs = np.abs(found[:, :3] - expected[:, :3]).max()
-    return float(max(probs, np.abs(found[:, 3] / expected[:, 3] - 1).max()))
+    probs = np.abs(found[:, :-1] - expected[:, :-1]).max()
+    return float(max(probs, np.abs(found[:, -1] / expected[:, -1] - 1).max()))
 
 
 def same(is_same: bool) -> str:  # a cell of a table

@@ -25,6 +25,7 @@ tasks:
   - {name: ctr, label: click}
   - {name: cvr, label: buy, given: click}
   - {name: ctcvr, label: buy, product_of: [ctr, cvr]}
+  - {name: mood, label: mood, kind: multiclass, classes: 3}
   - {name: dwell, label: seconds, kind: regression, given: click}
 tower: mmoe
 train: {batch_size: 64, epochs: 1, seed: 3}
@@ -103,6 +104,7 @@ def click_log(rows: int, seed: int) -> pl.DataFrame:
             "weight": rng.choice([0.5, 1.0, 2.0], rows),
             "click": click.astype(np.int8),
             "buy": pl.Series(np.where(is_hidden, -1, buy), dtype=pl.Int8).replace(-1, None),
+            "mood": (user + rng.integers(0, 2, rows)) % 3,
             "seconds": np.where(click, rng.exponential(20, rows), 0.0),
         },
         schema_overrides={

@@ -38,13 +38,13 @@ def test_every_world_size_predicts_alike_pitfall_T48(
     checkpoint = f"{train(saved, *CHOSEN)['folder']}/{moment}"
     whole = load_full(Path(checkpoint))
     expected_BT = predicted(pool, log, 0, checkpoint, tmp_path / "plain")
-    assert expected_BT.shape == (700, 4)
-    assert expected_BT[:, :3].std(axis=0).min() > 0.001
+    assert expected_BT.shape == (700, 7)
+    assert expected_BT[:, :-1].std(axis=0).min() > 0.001
     for loaded in (1, 2, 4):
         folder = tmp_path / f"by-{loaded}"
         found_BT = predicted(pool, log, loaded, checkpoint, folder)
-        np.testing.assert_allclose(found_BT[:, :3], expected_BT[:, :3], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(found_BT[:, 3], expected_BT[:, 3], rtol=1e-6)
+        np.testing.assert_allclose(found_BT[:, :-1], expected_BT[:, :-1], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found_BT[:, -1], expected_BT[:, -1], rtol=1e-6)
         again = load_full(folder / "again")
         assert [key for key in again if not torch.equal(again[key], whole[key])] == []
         assert set(whole) - set(again) == {key for key in whole if "optimizer" in key}

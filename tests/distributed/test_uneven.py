@@ -34,8 +34,8 @@ def test_two_ranks_with_1000_and_700_rows_pitfall_T47(
     assert runs[1]["metrics"] == pytest.approx(runs[0]["metrics"], abs=1e-4, rel=0)
     assert tests[1]["test/ctr/n"] == 1700
     assert tests[1] == pytest.approx(tests[0], abs=1e-4, rel=0)
-    assert scores[1].shape == (1700, 4)
-    np.testing.assert_allclose(scores[1][:, :3], scores[0][:, :3], rtol=0, atol=1e-4)
+    assert scores[1].shape == (1700, 7)
+    np.testing.assert_allclose(scores[1][:, :-1], scores[0][:, :-1], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "valid"), [((1,), 1), ((2, 1), 3), ((65,), 700)])
@@ -74,7 +74,7 @@ def test_ranks_without_a_table(tables: tuple[str, ...], pool: Pool, tmp_path: Pa
     assert runs[1]["losses"] == pytest.approx(runs[0]["losses"], abs=1e-6, rel=0)
     assert runs[1]["metrics"] == pytest.approx(runs[0]["metrics"], abs=1e-4, rel=0)
     assert "rank 3 holds no rows" in runs[1]["plan"]
-    np.testing.assert_allclose(scores[1][:, :3], scores[0][:, :3], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores[1][:, :-1], scores[0][:, :-1], rtol=0, atol=1e-5)
 
 
 def test_a_table_with_too_few_rows_for_every_rank_is_refused(pool: Pool, tmp_path: Path) -> None:
