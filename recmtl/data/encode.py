@@ -103,18 +103,18 @@ class Encoders:
         plain = Spec(**{name: getattr(spec, name) for name in Spec.model_fields})
         return cls(fit(plain, log, progress))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write them to a folder, which appears whole or not at all."""
-        store.save(self._fitted, folder)
+        store.save(self._fitted, Path(folder))
 
     @classmethod
-    def load(cls, folder: Path) -> Encoders:
+    def load(cls, folder: str | Path) -> Encoders:
         """Read them from a folder.
 
         Raises:
             CheckpointError: a file is missing or corrupt.
         """
-        return cls(store.load(folder))
+        return cls(store.load(Path(folder)))
 
     def columns(self, *, labels: bool) -> list[str]:
         """Columns that `encode` needs."""

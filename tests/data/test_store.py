@@ -22,8 +22,8 @@ def test_loaded_encoders_encode_the_same(
 ) -> None:
     folder = tmp_path_factory.mktemp("run") / "encoders"
     encoders = Encoders.fit(SPEC, train=log_of(train))
-    encoders.save(folder)
-    loaded = Encoders.load(folder)
+    encoders.save(str(folder))  # paths are strings as well
+    loaded = Encoders.load(str(folder))
     assert_equal(loaded.encode(frame, labels=True), encoders.encode(frame, labels=True))
     for name in ("spec", "tables", "single", "bags", "labels", "base_rates", "label_scales"):
         assert getattr(loaded, name) == getattr(encoders, name)
