@@ -36,7 +36,7 @@ def versions() -> str:
 
 
 def fit_encoders(log: str, encoders: str) -> None:
-    Encoders.fit(load_spec(f"{log}/spec.yaml"), log).save(Path(encoders))
+    Encoders.fit(load_spec(f"{log}/spec.yaml"), log).save(encoders)
 
 
 def train(
@@ -103,7 +103,7 @@ def predict_plainly(
     log: str, encoders: str, overrides: list[str], resume: str, path: str, folder: str
 ) -> None:
     """Like `predict`, with torch and safetensors alone."""
-    config, fitted = load_spec(f"{log}/spec.yaml", overrides), Encoders.load(Path(encoders))
+    config, fitted = load_spec(f"{log}/spec.yaml", overrides), Encoders.load(encoders)
     tables = checkpoint.load_full(Path(resume), "tables/", "/weight")
     lookup = PlainLookup(layout(config, fitted.tables, fitted.single, fitted.bags), tables)
     net = build_net(config, config.tower, fitted, lookup)
@@ -138,7 +138,7 @@ class Watch(Callback):
 def _parts(
     log: str, encoders: str, overrides: list[str]
 ) -> tuple[MultiTaskModule, ClickLogDataModule, RunConfig]:
-    config, fitted = load_spec(f"{log}/spec.yaml", overrides), Encoders.load(Path(encoders))
+    config, fitted = load_spec(f"{log}/spec.yaml", overrides), Encoders.load(encoders)
     return (
         MultiTaskModule(config, fitted),
         ClickLogDataModule(config, fitted, data_dir=log),
