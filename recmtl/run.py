@@ -17,7 +17,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from recmtl import __version__
 from recmtl._files import (
     atomic_folder,
     exclusive,
+    is_name,
     recover,
     require_writable,
     sha256_of,
@@ -104,7 +105,10 @@ class Run:
             SpecError: something is there, and is not to be replaced.
         """
         try:
-            with atomic_folder(path, replace=replace) as folder:
+            with ExitStack() as stack:
+                if replace and path.is_dir():  # nobody may train what is about to be replaced
+                    stack.enter_context(exclusive(path))
+                folder = stack.enter_context(atomic_folder(path, replace=replace))
                 encoders.save(folder / "encoders")
                 (folder / _CONFIG).write_text(dump_yaml(config), encoding="utf-8")
                 starts = [{"from": None, **versions()}]
@@ -311,7 +315,12 @@ class Run:
     def _check(self) -> None:
         problems = []
         read_sealed(self.path / _VERSIONS)
-        for name, recorded in self._state["files"].items():
+        files = self._state["files"]
+        if not isinstance(files, dict) or not all(map(_is_inside, files)):
+            raise CheckpointError(
+                f"{self.path / _STATE}: names files outside the run; it was not written by recmtl."
+            )
+        for name, recorded in files.items():
             file = self.path / name
             if not file.is_file():
                 if name.split("/")[0] not in _LOGS:
@@ -347,3 +356,8 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _is_inside(name: object) -> bool:
+    """Whether a name read from a file leads to something below its folder."""
+    return isinstance(name, str) and all(map(is_name, name.split("/")))

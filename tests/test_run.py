@@ -216,3 +216,20 @@ def test_each_start_leaves_its_versions(fresh: Run, monkeypatch: pytest.MonkeyPa
     with Run(fresh.path).training():
         pass
     assert fresh.starts == [{"from": None, **first}, {"from": None, **first, "torch": "9.9"}]
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a//b", ""])
+def test_files_outside_the_run_are_not_looked_at(name: str, fresh: Run) -> None:
+    change_state(fresh.path, files={name: "0"})
+    with pytest.raises(CheckpointError, match=r"run\.json: names files outside the run"):
+        Run(fresh.path)
+
+
+def test_a_run_that_is_trained_meanwhile_is_not_replaced(fresh: Run, config: RunConfig) -> None:
+    before = (fresh.path / "run.json").read_text()
+    with (
+        fresh.training(),
+        pytest.raises(SpecError, match="another process is writing into it"),
+    ):
+        Run.create(fresh.path, config, fresh.encoders, data_fingerprint="new", replace=True)
+    assert (fresh.path / "run.json").read_text() == before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Self
 import polars as pl
 import pyarrow.parquet as pq
 
-from recmtl._files import atomic_path, in_words
+from recmtl._files import atomic_path, exclusive, in_words, sweep_within
 from recmtl.errors import DataError, RecMTLError
 
 ROW_GROUP = 65_536
@@ -21,7 +24,7 @@ MAX_BYTES = 64 << 20  # of rows that wait for their row group
 
 
 class Outputs:
-    """Writes `out/<name>.parquet` for some names; none appears if anything fails.
+    """Writes `out/<name>.parquet` for some names; none appears before all are written in full.
 
     Args:
         out: folder.
@@ -47,6 +50,7 @@ class Outputs:
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._waiting: dict[str, list[pl.DataFrame]] = {}
         self._sizes: dict[str, tuple[int, int]] = {}  # rows and bytes that wait
+        self._paths: list[Path] = []
         self._stack = ExitStack()
         self._is_new = not out.exists()
         for path in (out / f"{name}.parquet" for name in absent):
@@ -86,6 +90,12 @@ class Outputs:
             finally:
                 for writer in self._writers.values():
                     writer.close()
+            if error is None:
+                for (
+                    path
+                ) in self._paths:  # a disk that is full says so before the first has its name
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
         except BaseException as late:
             self._stack.__exit__(type(late), late, late.__traceback__)
             self._remove_if_empty()
@@ -111,16 +121,26 @@ class Outputs:
         self._waiting[name], self._sizes[name] = [], (0, 0)
         if name not in self._writers:
             path = self._stack.enter_context(atomic_path(self.out / f"{name}.parquet"))
+            self._paths.append(path)
             self._writers[name] = pq.ParquetWriter(path, table.schema, compression="zstd")
         self._writers[name].write_table(table, row_group_size=ROW_GROUP)
 
 
 @contextmanager
 def scratch(out: Path) -> Iterator[Path]:
-    """A hidden folder in `out` for what is needed on the way; it is removed."""
+    """A hidden folder in `out` for what is needed on the way; it is removed.
+
+    What a killed preparation left there goes first.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=out) as folder:
-        yield Path(folder)
+    sweep_within(out)
+    folder = out / f".preparing.{uuid.uuid4().hex[:8]}.tmp"
+    folder.mkdir()
+    try:
+        with exclusive(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def summary(outputs: Outputs, dropped: dict[str, int]) -> list[str]:
@@ -151,8 +171,12 @@ def documented(what: str, found: int, expected: int, *, digits: int) -> list[str
 
 def run(prepare: Callable[[], list[str]]) -> int:
     """Prepare, say what was done, and return the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         lines = prepare()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was written\n")
+        return 130
     except RecMTLError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code

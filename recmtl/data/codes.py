@@ -39,8 +39,8 @@ class CodedColumn:
         if not len(rows_B):
             return np.empty(0, np.uint32)
         first = int(rows_B.min())
-        found: NDArray[np.uint32] = self.codes.read(first, int(rows_B.max()) + 1)
-        return found if len(found) == len(rows_B) else found[rows_B - first]
+        found: NDArray[np.uint32] = self.codes.read(first, int(rows_B.max()) + 1)[rows_B - first]
+        return found
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def load(folder: Path) -> Fitted:
         if not is_name(name) or not isinstance(expected, str):
             unlisted.append(name)
             continue
-        if not file.is_file():
+        if not file.is_file() or file.is_symlink():
             raise CheckpointError(f"{file}: the file is missing. Restore it, or train again.")
         if sha256_of(file) != expected:
             raise CheckpointError(

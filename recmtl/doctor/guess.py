@@ -84,7 +84,7 @@ def guess_spec(path: str | Path, *, labels: Sequence[str] = (), folder: Path | N
     data |= {} if user is None else {"group_by": user}
     sections = {**head, "data": data, "tasks": [line.entry for line in tasks], "tower": "mmoe"}
     features, leaks = _without_leaks(usable, frame, sections)
-    text = _HEAD.format(path=path, rows=log.num_rows, sample=frame.height)
+    text = _HEAD.format(path=_printable(str(path)), rows=log.num_rows, sample=frame.height)
     text += _yaml(head) + "data:\n" + "".join(f"  {line}\n" for line in _yaml(data).splitlines())
     text += "features:\n" + _entries(features) + "tasks:\n" + _entries(tasks)
     text += "tower: {kind: mmoe}\ntrain: {batch_size: 4096, epochs: 1, lr: 0.001}\n"
@@ -92,7 +92,8 @@ def guess_spec(path: str | Path, *, labels: Sequence[str] = (), folder: Path | N
     if time is not None and not isinstance(data.get("valid"), dict):
         listed[time] = "a time"
     if listed:
-        text += "# Left out:\n" + "".join(f"#   {n}: {reason}\n" for n, reason in listed.items())
+        lines = [_printable(f"#   {name}: {reason}") for name, reason in listed.items()]
+        text += "# Left out:\n" + "".join(f"{line}\n" for line in lines)
     parse_yaml(
         RunConfig, text, source=f"the spec guessed from {path}"
     )  # what is written can be read
@@ -264,13 +265,18 @@ def _entries(lines: Sequence[_Line]) -> str:
     texts = [f"  - {one_line(line.entry)}" for line in lines]
     width = min(max(len(text) for text in texts), 100)
     return "".join(
-        f"{text.ljust(width)}  # {line.remark}\n" if line.remark else f"{text}\n"
+        f"{text.ljust(width)}  # {_printable(line.remark)}\n" if line.remark else f"{text}\n"
         for text, line in zip(texts, lines, strict=True)
     )
 
 
 def _yaml(mapping: dict[str, Any]) -> str:
     return "".join(f"{key}: {one_line(value)}\n" for key, value in mapping.items())
+
+
+def _printable(text: str) -> str:
+    """On one line, without control characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _title(path: Path) -> str:

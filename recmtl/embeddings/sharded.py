@@ -131,7 +131,8 @@ class ShardedLookup(nn.Module):
         id it sees is no longer the one that was in the batch.
 
         Raises:
-            DataError: names the features.
+            DataError: names the features (on CUDA a device-side assertion ends the process, with
+                the feature's name on stderr).
         """
         rows = {f: table.num_embeddings for table in self.layout.tables for f in table.features}
         ids = {f.name: ids_B for f, ids_B in zip(self.layout.single, batch.ids_FB, strict=True)}

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from recmtl.data.codes import Aside, read_aside
+from recmtl.errors import RecMTLError
 from recmtl.metrics.by_segment import MetricsBySegment, metrics_by_segment
 from recmtl.metrics.population import Population, Rows, float32_codes
 from recmtl.metrics.spool import BLOCK_ROWS, Spool, SpoolColumn
@@ -120,6 +121,13 @@ class Outcomes:
         observed_BT = self.tasks.observed(labels_BK, weight_B).numpy()
         for t, (name, (predictions, targets)) in enumerate(self._columns.items()):
             where = self.tasks.columns[name]
+            is_wrong = ~np.isfinite(odds_BO[observed_BT[:, t], where]).all(axis=1)
+            if is_wrong.any():
+                raise RecMTLError(
+                    f"task `{name}`: the model's predictions are not finite numbers, in"
+                    f" {int(is_wrong.sum()):,} of {len(numbers):,} rows. Train again with a lower"
+                    " `train.lr` or `train.embedding.lr`, or with `train.clip`."
+                )
             is_wide = self._kinds[name] == "multiclass"
             predictions.append(odds_BO[:, where if is_wide else where.start])
             unseen = np.nan if self._kinds[name] == "regression" else _UNSEEN

@@ -185,8 +185,11 @@ def _read_counts(path: Path, rows: int) -> EncodeCounts | None:
         return None
     try:
         counts = EncodeCounts.from_dict(json.loads(pl.read_parquet_metadata(path)[_COUNTS]))
-        found = pl.scan_parquet(path).select(pl.len()).collect().item()
-    except (pl.exceptions.PolarsError, KeyError, OSError, ValueError) as error:
+        scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        found = scan.select(pl.len()).collect().item()
+    except (
+        *(pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, OSError, ValueError),
+    ) as error:
         raise CheckpointError(
             f"{path}: is corrupt ({error}). Remove it and score again."
         ) from error

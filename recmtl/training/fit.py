@@ -23,7 +23,7 @@ from recmtl._progress import Progress, no_progress
 from recmtl.checkpoint import read_index, read_state
 from recmtl.config import RunConfig
 from recmtl.data import Encoders
-from recmtl.errors import MissingExtraError
+from recmtl.errors import CheckpointError, MissingExtraError
 from recmtl.training.checkpoints import RunCheckpoints, tidy
 from recmtl.training.datamodule import ClickLogDataModule
 from recmtl.training.module import MultiTaskModule
@@ -88,8 +88,14 @@ def fit(
     if last is not None:
         path = folder / "checkpoints" / last
         state = read_state(path)
-        written = state["callbacks"]["RunCheckpoints"]["metrics"]
-        start = _Start(path, state["global_step"], written)
+        try:
+            written = state["callbacks"]["RunCheckpoints"]["metrics"]
+            start = _Start(path, state["global_step"], written)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: its state lacks {error}; it was not written by `recmtl train`. Train"
+                " again with `--overwrite`."
+            ) from error
     if team.rank == 0:
         tidy(folder / "checkpoints")
     stop = StopRequest(is_led=team.is_led)
@@ -133,7 +139,7 @@ def _fit(
         interrupted=lambda: stop.requested,
         metrics=metrics,
     )
-    stopwatch = _Stopwatch()
+    stopwatch = _Stopwatch(num_rows=encoders.num_rows, batch_size=config.train.batch_size)
     num_batches = -(-encoders.num_rows // config.train.batch_size)
     callbacks: list[Callback] = [
         stopwatch,
@@ -175,7 +181,7 @@ def _fit(
             for key, value in checkpoints.best_metrics.items()
             if key.split("/")[1] in module.tasks.names  # not those of segments
         },
-        rows_per_s=stopwatch.rows_per_s(encoders.num_rows, config.train.batch_size),
+        rows_per_s=stopwatch.rows_per_s,
         epochs=math.ceil(trainer.global_step / trainer.num_training_batches),
     )
 
@@ -223,9 +229,10 @@ class _PlanFile(Callback):
 class _Stopwatch(Callback):
     """Seconds and steps of training, validation left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, num_rows: int, batch_size: int) -> None:
+        self.num_rows, self.batch_size = num_rows, batch_size
         self.seconds = 0.0
-        self.steps: list[int] = []
+        self.rows = 0
         self._since: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -240,7 +247,8 @@ class _Stopwatch(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self.steps.append(batch_idx)
+        before = batch_idx * self.batch_size
+        self.rows += max(0, min(self.batch_size, self.num_rows - before))
         if batch_idx + 1 == trainer.num_training_batches:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -254,9 +262,9 @@ class _Stopwatch(Callback):
             self.seconds += time.monotonic() - self._since
             self._since = None
 
-    def rows_per_s(self, num_rows: int, batch_size: int) -> float:
-        rows = sum(max(0, min(batch_size, num_rows - k * batch_size)) for k in self.steps)
-        return rows / self.seconds if self.seconds > 0 else 0.0
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.seconds if self.seconds > 0 else 0.0
 
 
 def require_loggers(config: RunConfig) -> None:

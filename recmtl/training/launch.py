@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -118,17 +118,19 @@ class _Child:
         self._thread.start()
 
     def _listen(self, receiving: int) -> None:
-        with os.fdopen(receiving, encoding="utf-8") as reports:
-            for line in reports:
-                said = json.loads(line)
-                if "failure" in said:
-                    self.failure = said["failure"]
-                elif "done" in said:
-                    self.is_done = True
-                else:
-                    self.ready.set()
-        self.process.wait()
-        self.ended.set()
+        try:
+            with os.fdopen(receiving, encoding="utf-8") as reports, suppress(ValueError):
+                for line in reports:
+                    said = json.loads(line)  # of a child that was killed in mid-word: no JSON
+                    if "failure" in said:
+                        self.failure = said["failure"]
+                    elif "done" in said:
+                        self.is_done = True
+                    else:
+                        self.ready.set()
+        finally:
+            self.process.wait()
+            self.ended.set()
         if self.has_failed and not self._is_over.wait(_LAST_WORDS_S):
             abort()
 

@@ -274,6 +274,14 @@ class MultiTaskModule(pl.LightningModule):
             predicted: Tensor = self(batch)
             return predicted
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin without the rows of a pass that was interrupted."""
+        self._outcomes.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin without the rows of a pass that was interrupted."""
+        self._outcomes.clear()
+
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of all validation rows, as `valid/<task>/<metric>`."""
         self._log_metrics("valid", self.trainer.val_dataloaders)

@@ -22,8 +22,9 @@ __all__ = ["ALONE", "Team", "TeamEnvironment", "abort", "joined", "require_devic
 
 _JOIN = timedelta(minutes=2)
 """How long the others may take to join; all of them are up when this begins."""
-_WAIT = timedelta(minutes=30)
-"""How long a process waits for another one in mid-training."""
+_WAIT = timedelta(hours=12)
+"""How long a process waits for another one in mid-training, which may have metrics of a huge log to
+make; one that is gone is noticed at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +163,11 @@ def require_devices(devices: int | None, started: Team | None) -> int:
         raise SpecError(
             f"train.devices: is {devices}, but torchrun started {started.world_size} processes."
             " Leave `train.devices` out, or start as many."
+        )
+    if started is not None and started.world_size % started.local_world_size:
+        raise SpecError(
+            f"torchrun: {started.world_size} processes in all, {started.local_world_size} on this"
+            " machine: every machine must start as many. Use one `--nproc-per-node` for all."
         )
     total = devices or 1 if started is None else started.world_size
     here = total if started is None else started.local_world_size

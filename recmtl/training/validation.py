@@ -50,6 +50,11 @@ class OutcomeColumns:
         self._ends = [0]
         self._device = torch.device("cpu")
 
+    def clear(self) -> None:
+        """Forget what an interrupted pass left."""
+        self._spool.close()
+        self._start()
+
     def add(self, logits_BH: Tensor, batch: Batch) -> None:
         """Keep one batch; many together leave the device they are on."""
         logits_BH = logits_BH.detach().float()
@@ -98,8 +103,7 @@ class OutcomeColumns:
                 order = piece.rows_B.argsort(stable=True)
                 order = order[piece.rows_B[order] >= 0]
                 yield OutcomePiece(*(column[order] for column in piece))
-        self._spool.close()
-        self._start()
+        self.clear()
 
 
 def _on_rank_0(columns: list[Tensor]) -> list[Tensor]:

@@ -160,3 +160,10 @@ def test_no_outcome_is_an_error(labels: tuple[str, ...], message: str, tmp_path:
 def test_nothing_to_predict_from_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column is left to predict from"):
         guess_spec(written(tmp_path, pl.DataFrame({"click": [0, 1] * 10})))
+
+
+def test_names_that_break_lines_stay_on_theirs(tmp_path: Path) -> None:
+    frame = log(**{"a\nepochs: [1, 2": [7] * ROWS, "b\n# x": np.arange(ROWS) % 3})
+    text, config = guessed(tmp_path, frame)
+    assert "#   a\\nepochs: [1, 2: one value alone" in text
+    assert "b\n# x" in {feature.name for feature in config.features}

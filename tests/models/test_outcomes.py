@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from recmtl.data.codes import read_aside
+from recmtl.errors import RecMTLError
 from recmtl.models import build_tasks, outcome_metrics
 from recmtl.models.outcomes import Outcomes
 from recmtl.tasks import TaskDef, TaskSet
@@ -193,3 +194,15 @@ def test_each_task_of_several_classes_has_its_metrics_within_any_memory() -> Non
         right = (probs.argmax(axis=1) == labels)[labels == shop].mean()
         found = table["segments"]["shop"][str(shop)]["stage"]
         assert found["accuracy"] == pytest.approx(right, rel=1e-12)
+
+
+def test_predictions_that_are_no_numbers_are_refused_and_nobody_minds_them_elsewhere() -> None:
+    tasks = build_tasks(SPEC, "tasks", "rows", ENCODERS)
+    logits_BH, labels_BK = draws(100)
+    clicked = labels_BK[:, 0] == 1
+    logits_BH[torch.nonzero(~clicked)[:3, 0], 2] = float("nan")  # not observed for `dwell`
+    found = outcome_metrics(tasks, logits_BH, labels_BK, torch.ones(100))["tasks"]
+    assert found["dwell"]["n"] == int(clicked.sum())
+    logits_BH[torch.nonzero(clicked)[:2, 0], 1] = float("nan")
+    with pytest.raises(RecMTLError, match=r"`cvr`: .* are not finite numbers, in 2 of 100 rows"):
+        outcome_metrics(tasks, logits_BH, labels_BK, torch.ones(100))

@@ -69,14 +69,15 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(
         return with_scores(self, *args)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(BatchScorer, "with_scores", stopped)
+    out = tmp_path / "killed[1]*"  # no glob
     with pytest.raises(KeyboardInterrupt):
-        score(run, funnel / "test.parquet", tmp_path / "killed")
-    assert len(parts(tmp_path / "killed")) == 2
-    assert not (tmp_path / "killed/manifest.json").exists()
+        score(run, funnel / "test.parquet", out)
+    assert len(parts(out)) == 2
+    assert not (out / "manifest.json").exists()
     monkeypatch.setattr(BatchScorer, "with_scores", with_scores)
-    score(run, funnel / "test.parquet", tmp_path / "killed")
-    assert parts(tmp_path / "killed") == parts(tmp_path / "whole")
-    manifests = [(tmp_path / n / "manifest.json").read_text() for n in ("whole", "killed")]
+    score(run, funnel / "test.parquet", out)
+    assert parts(out) == parts(tmp_path / "whole")
+    manifests = [(folder / "manifest.json").read_text() for folder in (tmp_path / "whole", out)]
     assert manifests[0] == manifests[1]
 
 

@@ -45,3 +45,13 @@ def test_many_rows_come_in_pieces() -> None:
     pieces = list(columns.take())
     assert [len(piece.rows_B) for piece in pieces] == [90_000, 60_000]
     assert torch.cat([piece.rows_B for piece in pieces]).tolist() == list(range(150_000))
+
+
+def test_what_an_interrupted_pass_left_is_forgotten() -> None:
+    columns = OutcomeColumns()
+    given = batch([5, 6])
+    columns.add(given.labels_BK, given)
+    columns.clear()
+    given = batch([0, 1])
+    columns.add(given.labels_BK, given)
+    assert [piece.rows_B.tolist() for piece in columns.take()] == [[0, 1]]
