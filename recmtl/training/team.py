@@ -22,7 +22,7 @@ __all__ = ["ALONE", "Team", "TeamEnvironment", "abort", "joined", "require_devic
 
 _JOIN = timedelta(minutes=2)
 """How long the others may take to join; all of them are up when this begins."""
-_WAIT = timedelta(hours=12)
+_WAIT = timedelta(hours=3)
 """How long a process waits for another one in mid-training, which may have metrics of a huge log to
 make; one that is gone is noticed at once."""
 
