@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,7 @@ class Outcome(NamedTuple):
 
     killed: int
     stopped: int
+    phases: Counter[str]
     problems: dict[str, str]
 
 
@@ -114,6 +116,8 @@ def soak(work: Path, options: argparse.Namespace) -> int:
         killed, stopped = sum(o.killed for o in found), sum(o.stopped for o in found)
         different = sum(bool(o.problems) for o in found)
         say(f"| {name} | {devices} | {len(found)} | {killed} | {stopped} | {different} |")
+    phases = sum((o.phases for one in outcomes.values() for o in one), Counter[str]())
+    say("\nWhere: " + ", ".join(f"{name} {n}" for name, n in phases.most_common()))
     return failed
 
 
@@ -149,14 +153,15 @@ def undisturbed(work: Path, devices: int) -> tuple[Job, Job, Job]:
 def disturbed(job: Job, folder: Path, whole: Path, rng: random.Random) -> Outcome:
     """Do a job, disturbed at random moments until it ends by itself; compare what it left."""
     signals: Counter[int] = Counter()
+    phases: Counter[str] = Counter()
     problems: dict[str, str] = {}
     for attempt in range(100):
         process = recmtl(*placed(job.args, folder))
         number = 0
         if attempt < PATIENCE:
-            # Anywhere from the first import to a little after the end.
+            # Anywhere from the first import to the end; rather early, for a resumed job is shorter.
             try:
-                process.wait(rng.uniform(0.0, 1.15) * job.seconds)
+                process.wait(min(rng.random(), rng.random()) * job.seconds)
             except subprocess.TimeoutExpired:
                 number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
                 os.kill(victim(process.pid, rng), number)
@@ -165,6 +170,7 @@ def disturbed(job: Job, folder: Path, whole: Path, rng: random.Random) -> Outcom
             break  # in the latter case it was hit after its last word
         if number:
             signals[number] += 1
+            phases[phase(err)] += 1
             if "Traceback" in err:
                 problems["a signal"] = err[-500:]
         else:
@@ -172,7 +178,7 @@ def disturbed(job: Job, folder: Path, whole: Path, rng: random.Random) -> Outcom
             break
     if not problems:
         problems = compare(job, folder, whole, out)
-    return Outcome(signals[signal.SIGKILL], signals[signal.SIGTERM], problems)
+    return Outcome(signals[signal.SIGKILL], signals[signal.SIGTERM], phases, problems)
 
 
 def victim(pid: int, rng: random.Random) -> int:
@@ -181,6 +187,14 @@ def victim(pid: int, rng: random.Random) -> int:
     with contextlib.suppress(psutil.Error):
         others = [child.pid for child in psutil.Process(pid).children(recursive=True)]
     return rng.choice(sorted(others)) if rng.random() < 1 / 3 and others else pid
+
+
+def phase(err: str) -> str:
+    """What a process was doing, by the last thing that it announced."""
+    found = re.findall(
+        r"^(fit|check|epoch|validation summary|validation|evaluate|score)", err, re.M
+    )
+    return found[-1] if found else "start"
 
 
 def compare(job: Job, folder: Path, whole: Path, out: str) -> dict[str, str]:
