@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from recmtl._checks import suggest
 from recmtl.data.dtypes import normal
+from recmtl.data.forward import arrow_types, read_forward
 from recmtl.errors import DataError
 
 __all__ = ["LogFile", "ParquetFile", "find_files", "first_line", "is_csv", "open_parquet"]
 
+_SMALL_FILE_ROWS = 1 << 12  # read at once
 _PACKED = (".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".csv.zip")
 
 
@@ -56,14 +60,39 @@ class ParquetFile(NamedTuple):
     digest: str
 
     def read(self, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
-        """Rows `low` to `high` (exclusive); of the row groups around them only these are read."""
+        """Rows `low` to `high` (exclusive); of the row groups around them only these are read.
+
+        Rows that follow those of the last read are best: see `recmtl.data.forward`.
+        """
+        return self.take(columns, low, high)
+
+    def take(
+        self,
+        columns: Sequence[str],
+        low: int,
+        high: int,
+        offsets: NDArray[np.int64] | None = None,
+    ) -> pl.DataFrame:
+        """Of the rows `low` to `high` (exclusive) those at rising `offsets`, or all."""
         try:
-            return self.scan().select(columns).slice(low, high - low).collect()
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            if sum(self.group_rows) > _SMALL_FILE_ROWS and self._is_same_in_arrow(columns):
+                return read_forward(self.path, columns, low, high, offsets)
+            frame = self.scan().select(columns).slice(low, high - low).collect()
+            return frame if offsets is None else frame[offsets]
+        except (
+            pa.ArrowException,
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            OSError,
+        ) as error:
             raise DataError(
                 f"{self.path}: the file is corrupt or changed while it was read "
                 f"({first_line(error)})."
             ) from error
+
+    def _is_same_in_arrow(self, columns: Sequence[str]) -> bool:
+        types = arrow_types(self.path)
+        return all(normal(types[column]) == self.schema[column] for column in columns)
 
     def scan(self) -> pl.LazyFrame:
         """All rows, lazily; brackets in the file's name are no glob."""

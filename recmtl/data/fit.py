@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from recmtl._progress import Progress, silent_if_none
 from recmtl.data.columns import needed_columns
 from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
-from recmtl.data.hashing import permutation, splitmix64
 from recmtl.data.labels import (
     LabelCounts,
     Population,
@@ -32,6 +30,7 @@ from recmtl.data.mappers import (
     quantile_borders,
 )
 from recmtl.data.problems import Problem, Tally
+from recmtl.data.quantiles import QuantileSample
 from recmtl.data.scan import Log, check_columns
 from recmtl.data.vocab import VocabCounter, as_int64
 from recmtl.errors import DataError
@@ -42,6 +41,8 @@ __all__ = ["SAMPLE_ROWS", "Fitted", "fit"]
 SAMPLE_ROWS = 1_000_000
 """Training rows that quantiles are taken from."""
 _FIRST_ROWS, _MAX_ROWS = 1 << 12, 1 << 18
+_COUNT_BYTES = 16
+_FINISHING = 6  # measured: the peak of making a vocabulary, over the memory of its counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
     check_columns(log, spec, labels=True)
     run = _Run(spec, log)
     columns = needed_columns(spec, labels=True)
+    log.require_room(columns, spec.data.memory_bytes)
     start, rows = 0, _FIRST_ROWS
     with silent_if_none(progress)("fit encoders", log.num_rows, "rows") as bar:
         while start < log.num_rows:
@@ -94,12 +96,18 @@ class _Run:
         self.single = tuple(f.name for f in spec.sparse if f.name not in lists)
         self.bags = tuple(f.name for f in spec.sparse if f.name in lists)
         owners = [spec.table_owner(table) for table in spec.tables]
+        counted = [f.name for f in owners if f.vocab is not None]
+        pending = spec.data.memory_bytes // (32 * _COUNT_BYTES * max(len(counted), 1))
         self.counters = {
-            f.name: VocabCounter(f.vocab.min_count) for f in owners if f.vocab is not None
+            f.name: VocabCounter(f.vocab.min_count, pending_ids=min(max(pending, 1 << 12), 1 << 20))
+            for f in owners
+            if f.vocab is not None
         }
-        self.samples: dict[str, list[NDArray[np.float64]]] = {
-            f.name: [] for f in owners if isinstance(f.buckets, int)
-        }
+        sampled = [f.name for f in owners if isinstance(f.buckets, int)]
+        # All samples, and what it takes to sort one of them, in a quarter of the budget.
+        size = spec.data.memory_bytes // (4 * 8 * (len(sampled) + 3))
+        size = min(max(size, 1000), SAMPLE_ROWS)
+        self.samples = {name: QuantileSample(log.num_rows, size) for name in sampled}
         self.dense = {f.name: DenseFit() for f in spec.dense}
         self.items = dict.fromkeys((*self.bags, *(f.name for f in spec.sequences)), 0)
         self.labels = LabelCounts(spec)
@@ -172,16 +180,7 @@ class _Run:
                 values = flatten(column.list.unique()).values  # `min_count` counts rows
             self.counters[feature.name].add(as_ids(values, self._family(feature.name)))
         elif feature.name in self.samples:
-            self.samples[feature.name].append(self._sampled(column, start))
-
-    def _sampled(self, column: pl.Series, start: int) -> NDArray[np.float64]:
-        """About `SAMPLE_ROWS` rows of the whole log, chosen by the hash of their numbers."""
-        if self.log.num_rows > SAMPLE_ROWS:
-            limit = np.uint64(2**64 * SAMPLE_ROWS // self.log.num_rows)
-            chosen = splitmix64(np.arange(start, start + len(column))) < limit
-            column = column.filter(pl.Series(chosen))
-        values = flatten(column).values if is_list(column.dtype) else column
-        return values.cast(pl.Float64).to_numpy()
+            self.samples[feature.name].add(column, start)
 
     def _family(self, table: str) -> IdFamily:
         return "string" if family(inner(self.log.schema[table])) == "string" else "int"
@@ -193,26 +192,29 @@ class _Run:
             return HashMapper(owner.hash, self._family(owner.name))
         if not isinstance(owner.buckets, int):
             return BucketMapper(np.array(owner.buckets, np.float64))
-        sample = np.concatenate(self.samples[owner.name])
-        if len(sample) > SAMPLE_ROWS:
-            sample = sample[permutation(len(sample), 0)[:SAMPLE_ROWS]]
-        return BucketMapper(quantile_borders(sample, owner.buckets))
+        return BucketMapper(quantile_borders(self.samples[owner.name].finish(), owner.buckets))
 
     def _check_memory(self, rows_read: int) -> None:
-        budget = self.spec.data.memory_bytes
-        if sum(counter.num_bytes for counter in self.counters.values()) <= budget:
+        """Refuse vocabularies that cannot be fitted within the budget.
+
+        Sorting and indexing them takes several times the memory of their counts.
+        """
+        room = self.spec.data.memory_bytes / _FINISHING
+        if sum(counter.num_bytes for counter in self.counters.values()) <= room:
             return
         num_ids = {
             name: counter.num_ids for name, counter in self.counters.items()
         }  # merges what is pending
         sizes = {name: counter.num_bytes for name, counter in self.counters.items()}
-        if sum(sizes.values()) <= budget:
+        total = sum(sizes.values())
+        if total <= room:
             return
         largest = max(sizes, key=lambda name: sizes[name])
         raise DataError(
             f"feature `{largest}`: {num_ids[largest]:,} different ids in {rows_read:,} of "
-            f"{self.log.num_rows:,} rows take "
-            f"{sizes[largest] / 2**20:,.1f} MiB, the vocabularies together more than `data.memory` "
+            f"{self.log.num_rows:,} rows make fitting all vocabularies take "
+            f"{_FINISHING * total / 2**20:,.1f} MiB already (this one "
+            f"{_FINISHING * sizes[largest] / 2**20:,.1f} MiB), more than `data.memory` "
             f"({self.spec.data.memory}). "
             "Use `hash` instead of `vocab`, or raise `data.memory`."
         )

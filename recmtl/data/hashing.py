@@ -7,7 +7,7 @@ import polars as pl
 import polars_hash
 from numpy.typing import NDArray
 
-__all__ = ["combine", "permutation", "splitmix64", "xxh3_64"]
+__all__ = ["combine", "permutation", "permuted", "splitmix64", "xxh3_64"]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -72,3 +72,28 @@ def permutation(size: int, *key: int) -> NDArray[np.int64]:
     """
     counters = np.arange(size, dtype=np.uint64) * _GAMMA + np.uint64(combine(*key))
     return np.argsort(splitmix64(counters))
+
+
+def permuted(places: NDArray[np.int64], size: int, *key: int) -> NDArray[np.int64]:
+    """The elements at some places of a random order of 0, ..., size - 1, which is not made whole.
+
+    A Feistel network of four rounds over the next power of four, walked until it lands below
+    `size`. It is another order than that of `permutation`.
+
+    Example:
+        >>> permuted(np.arange(5), 5, 0, 1), permuted(np.array([4, 0]), 5, 0, 1)
+        (array([1, 0, 2, 3, 4]), array([4, 1]))
+    """
+    half = np.uint64(max(int(size - 1).bit_length() + 1, 2) // 2)
+    mask = np.uint64((1 << int(half)) - 1)
+    rounds = [np.uint64(combine(*key, number)) for number in range(4)]
+    found = places.astype(np.uint64)
+    beyond = np.arange(len(found))
+    while len(beyond):
+        value = found[beyond]
+        left, right = value >> half, value & mask
+        for number in rounds:
+            left, right = right, left ^ (splitmix64(right ^ number) & mask)
+        found[beyond] = (left << half) | right
+        beyond = beyond[found[beyond] >= size]
+    return found.view(np.int64)

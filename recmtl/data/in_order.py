@@ -12,6 +12,7 @@ from recmtl.data.counts import EncodeCounts
 from recmtl.data.cutting import cut_rows, pad_to
 from recmtl.data.encode import Encoders
 from recmtl.data.prefetch import prefetched
+from recmtl.data.reading import batches_ahead
 from recmtl.data.scan import Log
 from recmtl.errors import DataError, SpecError
 
@@ -61,6 +62,8 @@ def batches_in_order(
             f"{-(-batch_size // world_size) * world_size}."
         )
     share = batch_size // world_size
+    if isinstance(log_or_frame, Log):
+        log_or_frame.require_room(encoders.columns(labels=labels), encoders.spec.data.memory_bytes)
 
     def batches() -> Iterator[Batch]:
         piece_rows = max(encoders.piece_rows // batch_size, 1) * batch_size
@@ -76,7 +79,10 @@ def batches_in_order(
             for batch in cut_rows(piece, sizes.tolist()):
                 yield pad_to(batch, share) if pad else batch
 
-    return prefetched(batches()) if prefetch else batches()
+    if not prefetch:
+        return batches()
+    ahead = batches_ahead(encoders, share, encoders.spec.data.memory_bytes)
+    return prefetched(batches(), ahead=ahead)
 
 
 def _encode(

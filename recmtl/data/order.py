@@ -1,8 +1,15 @@
 """The order of an epoch, a function of (seed, epoch) and of the sizes of log and pools alone.
 
-The log is cut into chunks. The chunks are laid in a random order to one line, and the line is cut
-into streams of equal length. Each stream is cut into pools; the rows of a pool are shuffled. Global
+A log within the budget is one pool in fully random order. A larger one is cut into segments (a row
+group, a part of a large one, or several small ones), and the rows of each segment are put in random
+order. Segments are dealt to cells like cards: of each neighbourhood of the log every cell gets one.
+A stream is a row of cells, and gives out one after the other. A cell is cut into pools, each of
+which takes an equal share of every segment of the cell; the rows of a pool are shuffled. Global
 batch k takes the k-th share of every stream.
+
+So at any moment the pools of all streams hold rows from all over the log: from every segment where
+there are few, from some hundred of them where there are many. A segment is read once for each pool
+of its cell, which is the price: `_MAX_READS` limits it.
 """
 
 from __future__ import annotations
@@ -12,14 +19,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recmtl.data.hashing import permutation
+from recmtl.data.hashing import combine, permutation, permuted, splitmix64
 
-__all__ = ["EpochOrder", "Plan", "PoolRows", "plan"]
+__all__ = ["EpochOrder", "Piece", "Plan", "PoolRows", "plan", "pool_bytes"]
 
-_MAX_CHUNK_ROWS = 1 << 17
-_MIN_CHUNK_ROWS = 1 << 10
-_CHUNKS_PER_POOL = 4
-_CHUNK_ORDER, _ROW_ORDER, _POOL_ORDER = range(3)
+_SEGMENTS_AT_ONCE = 256  # that all pools together draw from, where the log has more
+_MIN_SEGMENTS = 32  # that a log is cut into, however few row groups it has
+_MAX_SEGMENT_ROWS = 1 << 17
+_MAX_READS = 32
+_PIECES_PER_POOL = 32  # at least, where a pool is read at once
+_DEAL, _ROW_ORDER, _POOL_ORDER, _SEGMENT_ORDER, _CELL_ORDER, _PHASE = range(6)
 
 
 class Plan(NamedTuple):
@@ -30,9 +39,13 @@ class Plan(NamedTuple):
     share: int
     """Rows of a global batch that each stream gives."""
     pool_rows: int
-    """Rows of a pool; as many as the log has: the whole log is one pool, in fully random order."""
-    chunk_starts: NDArray[np.int64]
-    chunk_sizes: NDArray[np.int64]
+    """Rows of a pool at most; as many as the log has: the whole log is one pool."""
+    cells: int
+    """Cells of a stream."""
+    reads: int
+    """Pools of a cell: how often a segment is read in an epoch."""
+    segment_starts: NDArray[np.int64]
+    segment_sizes: NDArray[np.int64]
 
     @property
     def in_memory(self) -> bool:
@@ -50,46 +63,82 @@ class Plan(NamedTuple):
         return stream * self.num_rows // self.streams, (stream + 1) * self.num_rows // self.streams
 
 
+class Piece(NamedTuple):
+    """Some rows of a segment: those at places `low` to `high` of its random order."""
+
+    segment: int
+    low: int
+    high: int
+
+
 class PoolRows(NamedTuple):
     """Rows that are shuffled together."""
 
     number: int
-    start: int
-    """First place in the stream."""
-    ranges: tuple[tuple[int, int], ...]
-    """Row numbers in the log, as ranges in the log's order."""
+    pieces: tuple[Piece, ...]
+    """In the order of the log."""
 
     @property
     def num_rows(self) -> int:
-        """Rows in all ranges."""
-        return sum(stop - start for start, stop in self.ranges)
+        """Rows of all pieces."""
+        return sum(piece.high - piece.low for piece in self.pieces)
 
 
 def plan(
     group_rows: NDArray[np.int64], *, streams: int, share: int, row_bytes: float, memory_bytes: int
 ) -> Plan:
-    """Cut a log into chunks and choose the pools' size.
+    """Cut a log into segments and choose the sizes of cells and pools.
 
     Args:
-        group_rows: rows of each row group; large ones are cut, so that a pool holds several chunks.
+        group_rows: rows of each row group.
         streams: number of virtual streams.
         share: rows of a global batch that each stream gives.
         row_bytes: memory of an encoded row.
-        memory_bytes: budget for all pools together; a quarter of it is left to reading and
-            prefetching.
+        memory_bytes: budget of pools, reading and prefetching together.
     """
     num_rows = int(group_rows.sum())
-    room = 0.75 * memory_bytes / (row_bytes + 16)  # 16: the random order itself
-    pool_rows = num_rows if room >= num_rows else max(int(room / streams), 1)
-    chunk_rows = min(max(pool_rows // _CHUNKS_PER_POOL, _MIN_CHUNK_ROWS), _MAX_CHUNK_ROWS)
+    if 0.75 * memory_bytes >= num_rows * (row_bytes + 16):  # 16: the random order itself
+        zero, whole = np.zeros(1, np.int64), np.array([num_rows], np.int64)
+        return Plan(num_rows, streams, share, num_rows, 1, 1, zero, whole)
+    pools_at_once = 2 + (streams - 1) * 9 / 16  # one that is read, and what the others have left
+    pool_rows = max(int(pool_bytes(memory_bytes) / (row_bytes + 16) / pools_at_once), 1)
+    largest = max(min(_MAX_SEGMENT_ROWS, num_rows // _MIN_SEGMENTS), 1)
+    starts, sizes = _segments(group_rows, max(pool_rows // _PIECES_PER_POOL, 1), largest)
+    pools = -(-num_rows // (streams * pool_rows))
+    cells = max(len(sizes) // _SEGMENTS_AT_ONCE, -(-pools // _MAX_READS), 1)
+    cells = -(-pools // max(round(pools / cells), 1))  # so that pools are filled
+    cell_rows, pieces = -(-num_rows // (streams * cells)), len(sizes) // (streams * cells) + 2
+    reads = -(-cell_rows // pool_rows)
+    if reads > 1:  # a pool can be larger than the mean by a row for each segment
+        reads = -(-cell_rows // max(pool_rows - pieces, pool_rows // 2, 1))
+    return Plan(num_rows, streams, share, pool_rows, cells, reads, starts, sizes)
+
+
+def pool_bytes(memory_bytes: int) -> int:
+    """The pools' part of a budget.
+
+    Reading takes some memory however small the budget is: the pools get three quarters of a large
+    one and half of a small one.
+    """
+    return memory_bytes - max(memory_bytes // 4, min(memory_bytes // 2, 64 << 20))
+
+
+def _segments(
+    group_rows: NDArray[np.int64], smallest: int, largest: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First rows and sizes: large row groups are cut, small neighbours are joined."""
     starts, first = [], 0
+    joined = smallest  # rows of the last segment; from so many on, it is not joined to
     for rows in group_rows.tolist():
-        pieces = -(-rows // chunk_rows)
-        starts += [first + piece * rows // pieces for piece in range(pieces)]
+        if joined < smallest and rows < smallest:
+            joined += rows
+        else:
+            pieces = -(-rows // largest)
+            starts += [first + piece * rows // pieces for piece in range(pieces)]
+            joined = rows
         first += rows
-    ends = np.array([*starts[1:], num_rows], np.int64)
-    first_rows = np.array(starts, np.int64)
-    return Plan(num_rows, streams, share, pool_rows, first_rows, ends - first_rows)
+    starts_S = np.array(starts, np.int64)
+    return starts_S, np.diff(starts_S, append=first)
 
 
 class EpochOrder:
@@ -97,10 +146,9 @@ class EpochOrder:
 
     def __init__(self, plan: Plan, seed: int, epoch: int) -> None:
         self.plan, self._key = plan, (seed, epoch)
-        order = permutation(len(plan.chunk_sizes), *self._key, _CHUNK_ORDER)
-        self._starts = plan.chunk_starts[order]
-        self._ends = np.cumsum(plan.chunk_sizes[order])
-        self._sizes = plan.chunk_sizes[order]
+        if not plan.in_memory:
+            self._line = self._deal()
+            self._ends = np.cumsum(plan.segment_sizes[self._line])
 
     def rows(self) -> NDArray[np.int64]:
         """All rows of the log in fully random order: the line of a log that is in memory."""
@@ -110,29 +158,79 @@ class EpochOrder:
         """The order in which the rows of a pool are given out."""
         return permutation(pool.num_rows, *self._key, _POOL_ORDER, stream, pool.number)
 
-    def pool(self, stream: int, place: int) -> PoolRows:
-        """The pool of a stream that holds the row at `place` (from 0)."""
-        low, high = self.plan.stream_range(stream)
-        # First pools differ in size, so that streams don't all read their next pool at one moment.
-        first = max(self.plan.pool_rows * (stream + 1) // self.plan.streams, 1)
-        number = 0 if place < first else 1 + (place - first) // self.plan.pool_rows
-        start = 0 if number == 0 else first + (number - 1) * self.plan.pool_rows
-        stop = first + number * self.plan.pool_rows
-        return PoolRows(number, start, self._ranges(low + start, min(low + stop, high)))
+    def rows_of(self, piece: Piece) -> NDArray[np.int64]:
+        """Row numbers of a piece, rising."""
+        start, size = (
+            int(of[piece.segment]) for of in (self.plan.segment_starts, self.plan.segment_sizes)
+        )
+        if (piece.low, piece.high) == (0, size):
+            return np.arange(start, start + size)
+        places = np.arange(piece.low, piece.high)
+        return start + np.sort(permuted(places, size, *self._key, _SEGMENT_ORDER, piece.segment))
 
-    def _ranges(self, low: int, high: int) -> tuple[tuple[int, int], ...]:
-        """Row numbers at places `low` to `high` of the line; neighbours are joined."""
+    def pool(self, stream: int, place: int) -> tuple[PoolRows, int]:
+        """The pool that holds a place of a stream (from 0), and how many of its rows come before.
+
+        Streams begin at different depths of their first pool, so that they don't all read their
+        next pool at one moment; what was left out is given at the end.
+        """
+        plan, num_cells = self.plan, self.plan.streams * self.plan.cells
+        low, high = plan.stream_range(stream)
+        depth = (high - low) * stream // (num_cells * plan.reads)
+        at = low + (place + depth) % (high - low)
+        cell = at * num_cells // plan.num_rows
+        cell += at >= (cell + 1) * plan.num_rows // num_cells
+        bounds = [c * plan.num_rows // num_cells for c in (cell, cell + 1)]
+        segments, lows, highs = self._parts(*bounds)
+        sizes = highs - lows
+        starts = bounds[0] + np.array(
+            [int((sizes * read // plan.reads).sum()) for read in range(plan.reads + 1)]
+        )
+        read = int(np.searchsorted(starts, at, side="right")) - 1
+        first, last = lows + sizes * read // plan.reads, lows + sizes * (read + 1) // plan.reads
+        pieces = [
+            Piece(*numbers)
+            for numbers in zip(segments.tolist(), first.tolist(), last.tolist(), strict=True)
+            if numbers[1] < numbers[2]
+        ]
+        number = (cell - stream * plan.cells) * plan.reads + read
+        return PoolRows(number, tuple(sorted(pieces))), at - int(starts[read])
+
+    def _deal(self) -> NDArray[np.int64]:
+        """Segments in the order of the line: cell by cell."""
+        plan, num_segments = self.plan, len(self.plan.segment_sizes)
+        hands, turns = np.divmod(np.arange(num_segments), plan.streams * plan.cells)
+        # In each hand every so many segments go to the same cell of some stream, first the first of
+        # them, then the second, ...: what changes slowly over the log is the same in all cells.
+        phases = _ranks(np.arange(hands[-1] + 1) // plan.cells, self._hashes(_PHASE, hands[-1] + 1))
+        cells = (turns + phases[hands]) % plan.cells
+        streams = _ranks(hands * plan.cells + cells, self._hashes(_DEAL, num_segments))
+        last = hands == hands[-1]  # perhaps a smaller one
+        counts = np.bincount(cells[last], minlength=plan.cells)[cells[last]]
+        shift = combine(*self._key, _DEAL) % plan.streams
+        streams[last] = (streams[last] * plan.streams + shift) // counts % plan.streams
+        cells += streams * plan.cells
+        return np.lexsort((self._hashes(_CELL_ORDER, num_segments), cells))
+
+    def _parts(
+        self, low: int, high: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Segments at places `low` to `high` of the line, and which of their places these are."""
         first, last = (int(i) for i in np.searchsorted(self._ends, [low, high - 1], side="right"))
-        found = []
-        for chunk in range(first, last + 1):
-            begin = int(self._ends[chunk] - self._sizes[chunk])
-            shift = int(self._starts[chunk]) - begin
-            found.append((max(low, begin) + shift, min(high, int(self._ends[chunk])) + shift))
-        found.sort()
-        joined = [found[0]]
-        for start, stop in found[1:]:
-            if start == joined[-1][1]:
-                joined[-1] = (joined[-1][0], stop)
-            else:
-                joined.append((start, stop))
-        return tuple(joined)
+        chosen = slice(first, last + 1)
+        segments = self._line[chosen]
+        sizes = self.plan.segment_sizes[segments]
+        begins = self._ends[chosen] - sizes
+        return segments, np.maximum(low - begins, 0), np.minimum(high - begins, sizes)
+
+    def _hashes(self, what: int, count: int) -> NDArray[np.uint64]:
+        return splitmix64(np.arange(count, dtype=np.uint64) ^ np.uint64(combine(*self._key, what)))
+
+
+def _ranks(groups: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The place of each element among those of its group, by its key."""
+    order = np.lexsort((keys, groups))
+    firsts = np.searchsorted(groups[order], groups[order])
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - firsts
+    return ranks

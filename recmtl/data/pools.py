@@ -10,7 +10,7 @@ column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,6 +72,18 @@ class Gathered(NamedTuple):
     words_MW: Tensor
     bags: dict[str, Ragged]
     sequences: dict[str, Ragged]
+
+    def cut(self, sizes: Sequence[int]) -> Iterator[Gathered]:
+        """Stretches of these sizes, one after the other; they share this one's memory."""
+        words = self.words_MW.split(list(sizes))
+        bags = {name: _cut(column, sizes) for name, column in self.bags.items()}
+        sequences = {name: _cut(column, sizes) for name, column in self.sequences.items()}
+        for k in range(len(sizes)):
+            yield Gathered(
+                words[k],
+                {name: columns[k] for name, columns in bags.items()},
+                {name: columns[k] for name, columns in sequences.items()},
+            )
 
 
 class Pool:
@@ -147,6 +159,15 @@ def to_batch(gathered: Sequence[Gathered], row_format: RowFormat) -> Batch:
         weight_B=_viewed(weight, torch.float32)[:, 0],
         rows_B=_viewed(rows, torch.int64)[:, 0],
     )
+
+
+def _cut(column: Ragged, sizes: Sequence[int]) -> list[Ragged]:
+    lengths = column.lengths_B.split(list(sizes))
+    items = [int(part.sum()) for part in lengths]
+    weights = [None] * len(items) if column.weights_N is None else column.weights_N.split(items)
+    return [
+        Ragged(*part) for part in zip(column.values_N.split(items), lengths, weights, strict=True)
+    ]
 
 
 def _viewed(words: Tensor, dtype: torch.dtype) -> Tensor:

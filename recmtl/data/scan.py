@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recmtl._checks import suggest
 from recmtl.data.columns import column_problems
@@ -26,11 +28,16 @@ from recmtl.data.files import (
     is_csv,
     open_parquet,
 )
+from recmtl.data.forward import page_bytes
 from recmtl.data.wanted import Want
 from recmtl.errors import DataError
 from recmtl.spec import Spec
 
 __all__ = ["Log", "RowFilter", "RowGroup", "check_columns", "open_log"]
+
+_STRETCH_ROWS, _PIECE_ROWS = 1 << 13, 1 << 17
+_LEAST_ROOM = 16 << 20  # reading takes some MiB, however small the budget is
+_OPENED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,28 @@ class Log:
         words += [] if self._filter is None else [self._filter.words]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
+    def require_room(self, columns: Sequence[str], memory_bytes: int) -> None:
+        """Require half of a budget to hold what reading a Parquet file takes.
+
+        Raises:
+            DataError: names the file with the largest row group, and says what to do.
+        """
+        parts = [part for part in self._parts if isinstance(part, ParquetFile) and part.group_rows]
+        if not parts:
+            return
+        widest = max(parts, key=lambda part: max(part.group_rows))
+        rows = max(widest.group_rows)
+        needed = 2 * page_bytes(widest.path, columns, rows)
+        if needed > max(memory_bytes, _LEAST_ROOM):
+            fitting = max(1000, rows * memory_bytes // needed // 1000 * 1000)
+            raise DataError(
+                f"{widest.path}: a row group has {rows:,} rows, and to read {len(columns)} columns "
+                f"of it takes about {needed / 2 / 2**20:,.0f} MiB: too much for `data.memory` of "
+                f"{memory_bytes / 2**20:,.0f} MiB. Use at least `data.memory="
+                f"{-(-needed // 2**20)}MiB`, or write the file with smaller row groups "
+                f"(`row_group_size={fitting}`)."
+            )
+
     def filtered(self, row_filter: RowFilter) -> Log:
         """The rows of this log that `row_filter` keeps, numbered anew."""
         return Log(self.name, self._parts, self._columns, row_filter)
@@ -137,6 +166,16 @@ class Log:
             if frames
             else pl.DataFrame(schema={c: self.schema[c] for c in columns})
         )
+
+    def take(self, columns: Sequence[str], rows: NDArray[np.int64]) -> pl.DataFrame:
+        """The rows of these numbers, which rise."""
+        self._require(columns)
+        frames = [pl.DataFrame(schema={c: self.schema[c] for c in columns})]
+        for file, wanted in self._physical_rows(rows):
+            low, high = int(wanted[0]), int(wanted[-1]) + 1
+            offsets = None if len(wanted) == high - low else wanted - low
+            frames.append(self._of_file(file, columns, low, high, offsets))
+        return pl.concat(frames)
 
     def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """All rows, in order, as a lazy frame."""
@@ -161,14 +200,20 @@ class Log:
                 f"({first_line(error)})."
             ) from error
 
-    def column_by_file(self, column: str) -> Iterator[pl.Series]:
-        """A column of the whole of each file; only for a log without a filter."""
+    def column_pieces(self, column: str) -> Iterator[tuple[int, pl.Series]]:
+        """A column piece by piece, with the number of each piece's file; without a filter alone.
+
+        Pieces end where files do, others at a multiple of eight rows of their file.
+        """
         assert self._filter is None
         self._require([column])
         for number, part in enumerate(self._parts):
             rows = sum(part.group_rows)
-            empty = pl.Series(column, [], self.schema[column])
-            yield self._read(number, [column], 0, rows).to_series() if rows else empty
+            for low in range(0, rows, _PIECE_ROWS):
+                yield (
+                    number,
+                    self._read(number, [column], low, min(low + _PIECE_ROWS, rows))[column],
+                )
 
     def _require(self, columns: Sequence[str]) -> None:
         missing = [c for c in columns if c not in self.schema]
@@ -201,26 +246,60 @@ class Log:
         keeps = self._keeps(piece.file, piece.physical, piece.physical + piece.physical_rows)
         return piece.physical + int(np.flatnonzero(keeps)[kept])
 
+    def _physical_rows(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """File number and rows of the file, for each file that holds some of rising row numbers."""
+        found: dict[int, list[NDArray[np.int64]]] = {}
+        number = max(bisect_right(self._starts, int(rows[0])) - 1, 0) if len(rows) else 0
+        while len(rows):
+            piece = self._pieces[number]
+            count = int(np.searchsorted(rows, piece.start + piece.num_rows))
+            kept = rows[:count] - piece.start
+            if count and piece.physical_rows != piece.num_rows:
+                stop = piece.physical + piece.physical_rows
+                kept = np.flatnonzero(self._keeps(piece.file, piece.physical, stop))[kept]
+            if count:
+                found.setdefault(piece.file, []).append(piece.physical + kept)
+            rows, number = rows[count:], number + 1
+        return ((file, np.concatenate(parts)) for file, parts in found.items())
+
     def _keeps(self, file: int, low: int, high: int) -> np.ndarray:
         assert self._filter is not None
         return _unpack(self._filter.bits[file], low, high)
 
     def _read(self, file: int, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
-        path = self._parts[file].path
-        frame = self._parts[file].read(columns, low, high)
-        if len(frame) != high - low:
-            raise DataError(
-                f"{path}: {high - low} rows were expected at row {low}, {len(frame)} are there: it "
-                "changed."
-            )
+        frame = self._of_file(file, columns, low, high, None)
         if self._filter is not None:
             keeps = self._keeps(file, low, high)
             frame = frame if keeps.all() else frame.filter(pl.Series(keeps))
+        return frame
+
+    def _of_file(
+        self,
+        file: int,
+        columns: Sequence[str],
+        low: int,
+        high: int,
+        offsets: NDArray[np.int64] | None,
+    ) -> pl.DataFrame:
+        """Rows `low` to `high` of a file, those at rising `offsets` or all, in the log's types."""
+        part = self._parts[file]
+        if offsets is None:
+            frame = part.read(columns, low, high)
+        elif isinstance(part, ParquetFile):
+            frame = part.take(columns, low, high, offsets)
+        else:
+            frame = _thinned(part, columns, low, high, offsets)
+        expected = high - low if offsets is None else len(offsets)
+        if len(frame) != expected:
+            raise DataError(
+                f"{part.path}: {expected} rows were expected at row {low}, {len(frame)} are there: "
+                "it changed."
+            )
         casts = [pl.col(c).cast(t) for c in columns if frame.schema[c] != (t := self.schema[c])]
         try:
             return frame.with_columns(casts) if casts else frame
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{path}: {first_line(error)}.") from error
+            raise DataError(f"{part.path}: {first_line(error)}.") from error
 
 
 def open_log(
@@ -253,16 +332,18 @@ def open_log(
 
 
 def _open_each(files: Sequence[Path]) -> list[ParquetFile]:
-    parts: list[ParquetFile] = []
-    problems: list[str] = []
-    for file in files:
+    def opened(file: Path) -> ParquetFile | DataError:
         try:
-            parts.append(open_parquet(file))
+            return open_parquet(file)
         except DataError as error:
-            problems.append(str(error))
+            return error
+
+    with ThreadPoolExecutor(max_workers=_OPENED_AT_ONCE) as threads:
+        found = list(threads.map(opened, files))
+    problems = [str(part) for part in found if isinstance(part, DataError)]
     if problems:
         raise DataError.all_of(problems)
-    return parts
+    return [part for part in found if isinstance(part, ParquetFile)]
 
 
 def check_columns(log: Log, spec: Spec, *, labels: bool) -> None:
@@ -279,6 +360,19 @@ def check_columns(log: Log, spec: Spec, *, labels: bool) -> None:
     problems = column_problems(log.name, log.schema, spec, labels=labels, why=log.why_missing)
     if problems:
         raise DataError.all_of(problems)
+
+
+def _thinned(
+    part: LogFile, columns: Sequence[str], low: int, high: int, offsets: NDArray[np.int64]
+) -> pl.DataFrame:
+    """Rows at rising offsets, read a stretch at a time."""
+    frames = []
+    for start in range(0, high - low, _STRETCH_ROWS):
+        stop = min(start + _STRETCH_ROWS, high - low)
+        first, last = np.searchsorted(offsets, [start, stop])
+        frame = part.read(columns, low + start, low + stop)
+        frames.append(frame[offsets[first:last] - start])
+    return pl.concat(frames)
 
 
 def _pieces(parts: Sequence[LogFile], row_filter: RowFilter | None) -> list[_Piece]:

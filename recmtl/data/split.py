@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from recmtl._checks import suggest
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.hashing import combine, splitmix64, xxh3_64
 from recmtl.data.scan import Log, RowFilter, open_log
+from recmtl.data.selection import kth_largest
 from recmtl.data.vocab import as_int64
 from recmtl.data.wanted import wanted_columns
 from recmtl.errors import DataError
@@ -95,8 +96,7 @@ def _by_key(log: Log, split: SplitByKey) -> Splits:
         chosen = splitmix64(hashes ^ _SALT) < limit
         return pl.Series(keys.name, chosen) & keys.is_not_null()
 
-    columns = log.column_by_file(split.by)
-    return _split(log, split.by, columns, validates, f"fraction {split.fraction!r} by {split.by}")
+    return _split(log, split.by, validates, f"fraction {split.fraction!r} by {split.by}")
 
 
 def _by_time(log: Log, split: SplitByTime) -> Splits:
@@ -106,23 +106,25 @@ def _by_time(log: Log, split: SplitByTime) -> Splits:
             "time is a number, a date or a "
             "datetime."
         )
-    columns = list(log.column_by_file(split.by))
-    times = pl.concat(columns)
-    missing = times.null_count() + (int(times.is_nan().sum()) if times.dtype.is_float() else 0)
+    missing = sum(
+        times.null_count() + (int(times.is_nan().sum()) if times.dtype.is_float() else 0)
+        for _, times in log.column_pieces(split.by)
+    )
     if missing:
         raise DataError(
             f"{log.name}: column `{split.by}` of `data.valid` has {missing:,} rows without a time. "
             "Repair it."
         )
-    num_last = max(1, math.ceil(split.last * len(times)))
-    order = _as_number(times).to_numpy()
-    border = order[np.argpartition(order, len(order) - num_last)[len(order) - num_last]]
+    num_last = max(1, math.ceil(split.last * log.num_rows))
+    border = kth_largest(
+        lambda: (_as_number(times).to_numpy() for _, times in log.column_pieces(split.by)), num_last
+    )
 
     def validates(values: pl.Series) -> pl.Series:
         chosen: pl.Series = _as_number(values) >= border
         return chosen
 
-    return _split(log, split.by, columns, validates, f"last {split.last!r} by {split.by}")
+    return _split(log, split.by, validates, f"last {split.last!r} by {split.by}")
 
 
 def _as_number(times: pl.Series) -> pl.Series:
@@ -141,23 +143,21 @@ def _kind(log: Log, column: str) -> str:
 
 
 def _split(
-    log: Log,
-    column: str,
-    columns: Iterable[pl.Series],
-    validates: Callable[[pl.Series], pl.Series],
-    words: str,
+    log: Log, column: str, validates: Callable[[pl.Series], pl.Series], words: str
 ) -> Splits:
-    sides = [validates(values).to_numpy() for values in columns]  # of each file
+    sides: list[list[NDArray[np.uint8]]] = [[] for _ in log.files]
+    for number, values in log.column_pieces(column):
+        sides[number].append(np.packbits(validates(values).to_numpy()))
+    bits = [np.concatenate([np.empty(0, np.uint8), *parts]) for parts in sides]
 
     def part(name: str, *, last: bool) -> Log:
-        keep: list[NDArray[np.bool_]] = [side if last else ~side for side in sides]
         predicate = pl.col(column).map_batches(
             lambda values: validates(values) if last else ~validates(values),
             return_dtype=pl.Boolean,
             is_elementwise=True,
         )
         kept = log.filtered(
-            RowFilter(f"{name}: {words}", predicate, tuple(np.packbits(k) for k in keep))
+            RowFilter(f"{name}: {words}", predicate, tuple(b if last else ~b for b in bits))
         )
         if not kept.num_rows:
             raise DataError(f"{log.name}: {words} leaves no row for {name}. Change `data.valid`.")

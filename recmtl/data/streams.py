@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -14,10 +14,13 @@ from recmtl.data.encode import Encoders
 from recmtl.data.order import EpochOrder, Plan, PoolRows, plan
 from recmtl.data.pools import Gathered, Pool, to_batch
 from recmtl.data.prefetch import prefetched
+from recmtl.data.reading import batches_ahead, encode_rows
 from recmtl.data.scan import Log
-from recmtl.errors import DataError, SpecError
+from recmtl.errors import SpecError
 
-__all__ = ["TrainStreams", "encode_rows"]
+__all__ = ["TrainStreams"]
+
+_BLOCKS = 8
 
 
 class TrainStreams:
@@ -26,8 +29,9 @@ class TrainStreams:
     The order of an epoch depends on (seed, epoch) and the memory budget alone. Every row is given
     out once an epoch; the last batches are filled with rows of weight 0, so that every rank has
     equally many batches of equal size. A log whose encoded rows fit into the budget is encoded once
-    and kept (by every rank), in fully random order. A larger one is read again each
-    epoch: each stream holds one pool of shuffled rows at a time.
+    and kept (by every rank), in fully random order. A larger one is read again each epoch, some
+    parts of it several times (see `recmtl.data.order`): each stream holds what is left of one pool
+    of shuffled rows.
 
     Args:
         log: training rows.
@@ -35,13 +39,14 @@ class TrainStreams:
         batch_size: rows of a global batch, a multiple of `streams`.
         seed: of the order.
         streams: virtual streams; row k of them is a share of batch k.
-        memory_bytes: budget of the pools, all ranks together (each rank, where the log is kept in
-            memory).
+        memory_bytes: budget of pools, reading and prefetching, all ranks together (each rank,
+            where the log is kept in memory).
         rank: which streams are this process's: `rank`, `rank + world_size`, ...
         world_size: number of processes; divides `streams`.
 
     Raises:
-        SpecError: sizes that don't divide.
+        SpecError: sizes that don't divide; a budget that is too small for the batch size.
+        DataError: row groups that cannot be read within the budget.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class TrainStreams:
         if problems:
             raise SpecError.all_of(problems)
         self.log, self.encoders, self.seed = log, encoders, seed
+        self.memory_bytes = memory_bytes
         self.batch_size = batch_size // world_size
         self.plan: Plan = plan(
             np.array([group.num_rows for group in log.row_groups], np.int64),
@@ -80,8 +86,21 @@ class TrainStreams:
             row_bytes=encoders.row_bytes,
             memory_bytes=memory_bytes,
         )
+        log.require_room(encoders.columns(labels=True), memory_bytes)
+        self._require_pools()
         self._mine = range(rank, streams, world_size)
         self._kept: Pool | None = None
+
+    def _require_pools(self) -> None:
+        if self.plan.in_memory or self.plan.pool_rows >= self.plan.share:
+            return
+        needed = self.memory_bytes * self.plan.share / self.plan.pool_rows
+        raise SpecError(
+            f"`data.memory` is {self.memory_bytes / 2**20:,.1f} MiB, but the pools in which a log "
+            f"of {self.plan.num_rows:,} rows of about {self.encoders.row_bytes:,.0f} bytes is "
+            f"shuffled must hold a batch of {self.plan.share * self.plan.streams:,} rows. Use at "
+            f"least `data.memory={needed / 2**20 + 1:,.0f}MiB`, or a smaller `train.batch_size`."
+        )
 
     @property
     def num_batches(self) -> int:
@@ -103,11 +122,14 @@ class TrainStreams:
             if self.plan.in_memory
             else self._from_pools(order, start)
         )
-        return prefetched(pad_to(batch, self.batch_size) for batch in batches)
+        ahead = batches_ahead(self.encoders, self.batch_size, self.memory_bytes)
+        return prefetched((pad_to(batch, self.batch_size) for batch in batches), ahead=ahead)
 
     def _from_memory(self, order: EpochOrder, start: int) -> Iterator[Batch]:
         if self._kept is None:
-            self._kept = _load(self.log, self.encoders, ((0, self.plan.num_rows),))
+            rows, at_once = self.plan.num_rows, self.encoders.piece_rows
+            ranges = (np.arange(i, min(i + at_once, rows)) for i in range(0, rows, at_once))
+            self._kept = _load(self.log, self.encoders, ranges, rows)
         line = order.rows()
         streams = [line[slice(*self.plan.stream_range(stream))] for stream in self._mine]
         for k in range(start, self.num_batches):
@@ -144,42 +166,43 @@ class _Stream:
         )
         low, high = order.plan.stream_range(number)
         self.num_rows = high - low
-        self.rows: PoolRows | None = None
-        self.pool: Pool | None = None
-        self.shuffled: NDArray[np.int64] = np.empty(0, np.int64)
+        self.blocks: list[Gathered] = []
+        """Rows of the pool that are not given out yet, the last ones first."""
 
     def take(self, count: int) -> Iterator[Gathered]:
         """The next `count` rows, or as many as are left, in parts."""
         stop = min(self.place + count, self.num_rows)
         while self.place < stop:
-            pool, rows = self._around(self.place)
-            chosen = self.shuffled[self.place - rows.start : stop - rows.start]
-            yield pool.gather(torch.from_numpy(chosen))
-            self.place += len(chosen)
+            if not self.blocks:
+                self.blocks = self._read()
+            block = self.blocks.pop()
+            rows, wanted = len(block.words_MW), stop - self.place
+            if wanted < rows:
+                block, rest = block.cut([wanted, rows - wanted])
+                self.blocks.append(rest)
+            yield block
+            self.place += min(rows, wanted)
 
-    def _around(self, place: int) -> tuple[Pool, PoolRows]:
-        rows, pool = self.rows, self.pool
-        if rows is None or pool is None or not 0 <= place - rows.start < len(pool):
-            pool = self.pool = None  # its memory is needed for the next one
-            rows = self.rows = self.order.pool(self.number, place)
-            pool = self.pool = _load(self.log, self.encoders, rows.ranges)
-            self.shuffled = self.order.shuffled(self.number, rows)
-        return pool, rows
+    def _read(self) -> list[Gathered]:
+        """The pool at this place, as blocks: their memory comes back one by one."""
+        rows, before = self.order.pool(self.number, self.place)
+        order = self.order.shuffled(self.number, rows)[before : before + self.num_rows - self.place]
+        needed = np.sort(order)  # of the first pool and the last one, a part
+        pool = _load(self.log, self.encoders, self._numbers(rows, needed), len(needed))
+        index_M = torch.from_numpy(np.searchsorted(needed, order))
+        return [pool.gather(part) for part in reversed(index_M.chunk(_BLOCKS))]
+
+    def _numbers(self, rows: PoolRows, needed: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Row numbers of the pool's rows at some places, piece by piece."""
+        start = 0
+        for piece in rows.pieces:
+            numbers = self.order.rows_of(piece)
+            first, last = np.searchsorted(needed, [start, start + len(numbers)])
+            yield numbers[needed[first:last] - start]
+            start += len(numbers)
 
 
-def encode_rows(log: Log, encoders: Encoders, start: int, stop: int) -> Batch:
-    """Rows of a training log, encoded with labels; errors say where they are."""
-    frame = log.read(encoders.columns(labels=True), start, stop)
-    try:
-        return encoders.encode(frame, labels=True, first_row=start)
-    except DataError as error:
-        raise error.at(f"{log.name}, rows {start} to {stop - 1}") from error
-
-
-def _load(log: Log, encoders: Encoders, ranges: tuple[tuple[int, int], ...]) -> Pool:
-    parts = (
-        encode_rows(log, encoders, low, min(low + encoders.piece_rows, stop))
-        for start, stop in ranges
-        for low in range(start, stop, encoders.piece_rows)
-    )
-    return Pool(parts, sum(stop - start for start, stop in ranges), encoders.row_format)
+def _load(
+    log: Log, encoders: Encoders, numbers: Iterable[NDArray[np.int64]], num_rows: int
+) -> Pool:
+    return Pool(encode_rows(log, encoders, numbers), num_rows, encoders.row_format)

@@ -6,12 +6,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recmtl.data.hashing import xxh3_64
+from recmtl.data.hashing import splitmix64, xxh3_64
 from recmtl.errors import DataError
 
 __all__ = ["VocabCounter", "Vocabulary", "as_int64"]
 
 _BLOCK = 1 << 16
+_SHARES = 64
+_LARGE = 1 << 17  # from so many ids on, counts are kept in shares
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -49,46 +51,72 @@ class Vocabulary:
 class VocabCounter:
     """Counts ids piece by piece, then makes the vocabulary.
 
+    What was counted is kept in shares by the ids' hashes once it is large, and new counts are added
+    share by share: adding up takes several times the memory of what is added.
+
     Args:
         min_count: ids seen less often are left out.
+        pending_ids: counts of single pieces that are gathered before they are added up.
     """
 
-    def __init__(self, min_count: int) -> None:
-        self.min_count = min_count
-        self._parts: list[pl.DataFrame] = []
-        self._pending = 0
-        self._merged = 0
+    def __init__(self, min_count: int, *, pending_ids: int = 1 << 20) -> None:
+        self.min_count, self.pending_ids = min_count, pending_ids
+        self._pending: list[pl.DataFrame] = []
+        self._shares: list[pl.DataFrame] = []
 
     def add(self, values: pl.Series) -> None:
         """Count the values of one piece (Int64 or String; nulls are not counted)."""
         part = values.drop_nulls().alias("id").value_counts(name="count")
-        self._parts.append(part.with_columns(pl.col("count").cast(pl.Int64)))
-        self._pending += len(part)
-        if self._pending > max(1 << 20, self._merged):
+        self._pending.append(part.with_columns(pl.col("count").cast(pl.Int64)))
+        if _num_rows(self._pending) > max(self.pending_ids, _num_rows(self._shares) // 2):
             self._merge()
 
     @property
     def num_bytes(self) -> int:
         """Memory of the counts so far."""
-        return sum(int(part.estimated_size()) for part in self._parts)
+        return sum(int(part.estimated_size()) for part in (*self._pending, *self._shares))
 
     @property
     def num_ids(self) -> int:
         """Different ids so far."""
         self._merge()
-        return self._merged
+        return _num_rows(self._shares)
 
     def finish(self) -> Vocabulary:
-        """The vocabulary of all that was added."""
+        """The vocabulary of all that was added; the counts are given back."""
         self._merge()
-        table = self._parts[0].filter(pl.col("count") >= self.min_count)
-        table = table.sort("count", "id", descending=[True, False])
+        kept: list[pl.DataFrame] = []
+        while self._shares:
+            kept.append(self._shares.pop().filter(pl.col("count") >= self.min_count))
+        table = pl.concat(kept)
+        by_id = table["id"].arg_sort().to_numpy()
+        by_count = np.argsort(-table["count"].to_numpy()[by_id], kind="stable")
+        table = table[by_id[by_count]]
         return Vocabulary(table["id"], table["count"])
 
     def _merge(self) -> None:
-        if len(self._parts) > 1:
-            self._parts = [pl.concat(self._parts).group_by("id").agg(pl.col("count").sum())]
-        self._pending, self._merged = 0, sum(len(part) for part in self._parts)
+        if not self._pending:
+            return
+        fresh, self._pending = pl.concat(self._pending), []
+        if len(self._shares) < 2 and _num_rows(self._shares) + len(fresh) > _LARGE:
+            fresh = pl.concat([*self._shares, fresh])
+            self._shares = [fresh.clear()] * _SHARES
+        if len(self._shares) < 2:
+            self._shares = [_added([*self._shares, fresh])]
+            return
+        share = splitmix64(_keys(fresh["id"])) % np.uint64(_SHARES)
+        order = np.argsort(share, kind="stable")
+        ends = np.searchsorted(share[order], np.arange(1, _SHARES + 1))
+        for number, rows in enumerate(np.split(order, ends[:-1])):
+            self._shares[number] = _added([self._shares[number], fresh[rows]])
+
+
+def _added(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by("id").agg(pl.col("count").sum())
+
+
+def _num_rows(parts: list[pl.DataFrame]) -> int:
+    return sum(len(part) for part in parts)
 
 
 def as_int64(values: pl.Series) -> pl.Series:

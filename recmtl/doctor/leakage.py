@@ -15,17 +15,19 @@ from recmtl.doctor.findings import Finding
 from recmtl.doctor.single_column import Halves, ItemColumn, ValueColumn, column_views
 from recmtl.spec import Feature, SequenceFeature, SparseFeature, Spec, Task
 
-__all__ = ["find_leaks", "read_sample", "sampled_columns"]
+__all__ = ["LogSample", "find_leaks", "read_sample", "sampled_columns"]
 
 ERROR_AUC = 0.999
 WARNING_AUC = 0.97
 SAMPLE_ROWS = 200_000
 _CHUNKS = 20
+_BYTES_PER_ROW = 2048
+"""What a column of long lists, its items and their numbers take."""
 _MIN_OF_EACH_CLASS = 10
 _MAX_CLASSES = 10
 
 
-def find_leaks(frame: pl.DataFrame, spec: Spec) -> list[Finding]:
+def find_leaks(frame: pl.DataFrame | LogSample, spec: Spec) -> list[Finding]:
     """Findings on every column that alone reaches AUC .999 (error) or .97 (warning) for a task.
 
     The mean label of each value (and the ranks of numbers) is fitted on one half of the rows and
@@ -36,7 +38,7 @@ def find_leaks(frame: pl.DataFrame, spec: Spec) -> list[Finding]:
     its standard error, so that a handful of positives raises no alarm.
 
     Args:
-        frame: training rows, see `read_sample`.
+        frame: training rows, see `read_sample` and `LogSample`.
         spec: features and tasks.
     """
     half_N = np.random.default_rng(0).permutation(frame.height) % 2 == 0
@@ -58,13 +60,40 @@ def sampled_columns(spec: Spec) -> list[str]:
     return list(dict.fromkeys([*inputs, *spec.labels]))
 
 
-def read_sample(log: Log, columns: list[str]) -> pl.DataFrame:
+class LogSample:
+    """What `read_sample` reads, a column at a time: up to 200,000 rows, fewer in a small budget.
+
+    Args:
+        log: the rows.
+        memory_bytes: what a column and what is made of it may take.
+    """
+
+    def __init__(self, log: Log, memory_bytes: int) -> None:
+        """Nothing is read yet."""
+        self._log = log
+        self._rows = min(max(memory_bytes // _BYTES_PER_ROW, 1000), SAMPLE_ROWS)
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return _sampled_rows(self._log, self._rows)
+
+    def __getitem__(self, column: str) -> pl.Series:
+        """A column, read anew."""
+        return read_sample(self._log, [column], self._rows).to_series()
+
+
+def read_sample(log: Log, columns: list[str], most_rows: int = SAMPLE_ROWS) -> pl.DataFrame:
     """Up to 200,000 rows in evenly spaced stretches of a log."""
-    if log.num_rows <= SAMPLE_ROWS:
+    if log.num_rows <= most_rows:
         return log.read(columns, 0, log.num_rows)
-    rows = SAMPLE_ROWS // _CHUNKS
+    rows = most_rows // _CHUNKS
     starts = [k * (log.num_rows - rows) // (_CHUNKS - 1) for k in range(_CHUNKS)]
     return pl.concat([log.read(columns, start, start + rows) for start in starts])
+
+
+def _sampled_rows(log: Log, most_rows: int) -> int:
+    return log.num_rows if log.num_rows <= most_rows else most_rows // _CHUNKS * _CHUNKS
 
 
 def _columns_of(feature: Feature) -> list[str]:
@@ -96,7 +125,7 @@ class _Outcome(NamedTuple):
 
 
 def _halves(
-    frame: pl.DataFrame, task: Task, half_N: NDArray[np.bool_]
+    frame: pl.DataFrame | LogSample, task: Task, half_N: NDArray[np.bool_]
 ) -> Iterator[tuple[_Outcome, Halves]]:
     """The task's rows in two parts, for each yes or no of it that both have a yes and a no of."""
     label = frame[task.label].cast(pl.Float64)

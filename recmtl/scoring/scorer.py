@@ -25,9 +25,9 @@ from recmtl.run import Run
 from recmtl.scoring.frames import beside, column_names, to_polars
 from recmtl.tasks import TaskSet
 
-__all__ = ["BatchScorer"]
+__all__ = ["FORWARD_ROWS", "BatchScorer"]
 
-_FORWARD_ROWS = 4096
+FORWARD_ROWS = 4096
 """Rows of one forward pass: a larger one leaves the caches, and equal ones make equal scores."""
 
 
@@ -110,10 +110,10 @@ class BatchScorer:
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]`` of encoded rows, in forward passes of one size."""
-        starts = range(0, len(batch), _FORWARD_ROWS)
-        sizes = [min(_FORWARD_ROWS, len(batch) - start) for start in starts]
+        starts = range(0, len(batch), FORWARD_ROWS)
+        sizes = [min(FORWARD_ROWS, len(batch) - start) for start in starts]
         parts = [
-            self.net(pad_to(part, _FORWARD_ROWS))[: len(part)] for part in cut_rows(batch, sizes)
+            self.net(pad_to(part, FORWARD_ROWS))[: len(part)] for part in cut_rows(batch, sizes)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
 
