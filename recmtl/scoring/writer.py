@@ -17,7 +17,7 @@ from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
 from recmtl.errors import CheckpointError, SpecError
-from recmtl.scoring.scorer import BatchScorer
+from recmtl.scoring.scorer import FORWARD_ROWS, BatchScorer
 
 __all__ = ["PART_ROWS", "ScoreResult", "score"]
 
@@ -100,13 +100,21 @@ def _score(
     started, scored = time.perf_counter(), 0
     before = log.num_rows - sum(_rows(log, part) for part in todo)
     with progress("score", log.num_rows, "rows", done=before) as bar:
-        for part, frame, batch, part_counts in _encoded(scorer, log, todo):
-            table = scorer.with_scores(frame, batch)
+        pieces = _encoded(scorer, log, todo)
+        for part in todo:
+            tables, part_counts, rows = [], EncodeCounts(), 0
+            while rows < _rows(log, part):
+                frame, batch, piece_counts = next(pieces)
+                tables.append(scorer.with_scores(frame, batch))
+                part_counts.add(piece_counts)
+                rows += len(batch)
+                bar.advance(len(batch))
             with atomic_path(_part(out, part), tidy=False) as path:
-                table.write_parquet(path, metadata={_COUNTS: json.dumps(part_counts.to_dict())})
+                pl.concat(tables).write_parquet(
+                    path, metadata={_COUNTS: json.dumps(part_counts.to_dict())}
+                )
             counts.add(part_counts)
-            scored += frame.height
-            bar.advance(frame.height)
+            scored += rows
     seconds = time.perf_counter() - started
     manifest = {**identity, "rows": log.num_rows, "parts": num_parts, "features": counts.to_dict()}
     write_json(
@@ -121,21 +129,27 @@ def _score(
 
 def _encoded(
     scorer: BatchScorer, log: Log, parts: Sequence[int]
-) -> Iterator[tuple[int, pl.DataFrame, Batch, EncodeCounts]]:
-    """The rows of each part, read and encoded one part ahead in a thread."""
+) -> Iterator[tuple[pl.DataFrame, Batch, EncodeCounts]]:
+    """The rows of all parts piece by piece, read and encoded one piece ahead in a thread."""
     columns = list(dict.fromkeys((*scorer.encoders.columns(labels=False), *scorer.keep)))
+    log.require_room(columns, scorer.run.config.data.memory_bytes)
+    # Whole forward passes, whatever the budget: their size decides the last bits of a score.
+    piece_rows = max(scorer.encoders.piece_rows // FORWARD_ROWS, 1) * FORWARD_ROWS
 
-    def load(part: int) -> tuple[int, pl.DataFrame, Batch, EncodeCounts]:
+    def load(start: int, stop: int) -> tuple[pl.DataFrame, Batch, EncodeCounts]:
         counts = EncodeCounts()
-        frame = log.read(columns, part * PART_ROWS, part * PART_ROWS + _rows(log, part))
-        return part, frame, scorer.encoders.encode(frame, labels=False, counts=counts), counts
+        frame = log.read(columns, start, stop)
+        batch = scorer.encoders.encode(frame, labels=False, counts=counts)
+        return frame.select(scorer.keep), batch, counts
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recmtl-score") as thread:
-        ahead: Future[tuple[int, pl.DataFrame, Batch, EncodeCounts]] | None = None
+        ahead: Future[tuple[pl.DataFrame, Batch, EncodeCounts]] | None = None
         for part in parts:
-            ready, ahead = ahead, thread.submit(load, part)
-            if ready is not None:
-                yield ready.result()
+            first, last = part * PART_ROWS, part * PART_ROWS + _rows(log, part)
+            for start in range(first, last, piece_rows):
+                ready, ahead = ahead, thread.submit(load, start, min(start + piece_rows, last))
+                if ready is not None:
+                    yield ready.result()
         if ahead is not None:
             yield ahead.result()
 
