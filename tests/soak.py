@@ -85,12 +85,13 @@ def main() -> None:
 
 def soak(work: Path, options: argparse.Namespace) -> int:
     """Number of rounds that did not end as they should."""
-    rng, started = random.Random(options.seed), time.monotonic()
+    rng = random.Random(options.seed)
     say(f"soak: {options.minutes:g} minutes, seed {options.seed}, in {work}")
     counts = [int(n) for n in options.devices.split(",")]
     jobs = [undisturbed(work, devices) for devices in counts]
     outcomes: dict[tuple[str, int], list[Outcome]] = {}
     numbers: Counter[str] = Counter()
+    started = time.monotonic()
     until = started + 60 * options.minutes
     while time.monotonic() < until or not outcomes:
         for train, evaluate, score in jobs:
