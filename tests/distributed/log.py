@@ -12,7 +12,7 @@ __all__ = ["PLANS", "TOWERS", "write_log"]
 
 SPEC = """
 name: uneven
-data: {train: train, valid: valid.parquet, group_by: user, weight: weight}
+data: {train: train, valid: valid.parquet, group_by: store, weight: weight}
 features:
   - {name: user, type: sparse, vocab: {}, dim: 8}
   - {name: item, type: sparse, hash: 50, dim: 8}
@@ -106,6 +106,8 @@ def click_log(rows: int, seed: int) -> pl.DataFrame:
             "buy": pl.Series(np.where(is_hidden, -1, buy), dtype=pl.Int8).replace(-1, None),
             "mood": (user + rng.integers(0, 2, rows)) % 3,
             "seconds": np.where(click, rng.exponential(20, rows), 0.0),
+            # Two large groups: in small ones a single pair of close predictions decides digits.
+            "store": rng.integers(0, 2, rows),
         },
         schema_overrides={
             "tags": pl.List(pl.Int64),

@@ -68,13 +68,15 @@ def require_equal(one: dict[str, Any], several: dict[str, Any]) -> None:
 def test_each_row_is_read_once_an_epoch_at_every_world_size_pitfall_T39(
     pool: Pool, log: dict[str, str]
 ) -> None:
-    for seed, memory in ((0, "1GiB"), (1, "48KiB")):
-        options = [f"train.seed={seed}", f"data.memory={memory}", "train.epochs=2"]
-        given = [*chosen("shared_bottom", "table_wise"), *options, "train.batch_size=256"]
+    found = []
+    for memory in ("1GiB", "160KiB"):
+        options = [f"data.memory={memory}", "train.epochs=2", "train.batch_size=256"]
+        given = [*chosen("shared_bottom", "table_wise"), *options]
         runs = [pool.run(n, "train", **log, overrides=given)[0] for n in (1, 2, 4)]
         assert runs[0]["rows"] == sorted([*range(1700), *range(1700)])
         assert runs[0]["batches"] == runs[1]["batches"] == runs[2]["batches"]
-        assert len(set(runs[0]["batches"])) == 14
+        found += runs[0]["batches"]
+    assert len(set(found)) == 4 * 7  # other batches in each epoch, and from pools that are small
 
 
 @pytest.mark.parametrize("plan", PLANS)
