@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## simulate a click log, train, evaluate, score, and write the report into runs/demo
 	@rm -rf $(DEMO)/scores
-	$(BIN)/recmtl simulate $(DEMO)/data --rows $(DEMO_ROWS) --seed 1
+	$(BIN)/recmtl simulate $(DEMO)/data --rows $(DEMO_ROWS) --seed 1 --overwrite
 	$(BIN)/recmtl train $(DEMO)/data/spec.yaml --out $(DEMO)/run --overwrite
 	$(BIN)/recmtl eval $(DEMO)/run --data $(DEMO)/data/test.parquet
 	$(BIN)/recmtl score $(DEMO)/run --data $(DEMO)/data/test.parquet --out $(DEMO)/scores

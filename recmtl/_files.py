@@ -38,6 +38,7 @@ __all__ = [
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _CANNOT_WRITE = {*_FULL, errno.EROFS}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,199}")
@@ -234,6 +235,8 @@ def in_words(error: OSError) -> str:
     what = error.strerror or str(error)
     if error.errno in _FULL:
         what = f"the disk is full ({what}). Make room and repeat the command."
+    elif error.errno in _NO_PLACE:
+        what = f"nothing can be written there ({what}). Choose another place."
     return f"{type(error).__name__}: {where}{what}"
 
 

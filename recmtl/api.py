@@ -151,6 +151,14 @@ def resolve(
     spec: str | Path | RunConfig, data: str | Path | None, overrides: Sequence[str]
 ) -> tuple[RunConfig, Path]:
     """The config that a call means, and the folder of its data."""
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise SpecError(
+            f"overrides: must be a list of texts such as ['tower=ple'], got {overrides!r}."
+        )
+    if not isinstance(spec, str | Path | RunConfig):
+        raise SpecError(
+            f"spec: must be the path of a spec file or a RunConfig, got a {type(spec).__name__}."
+        )
     if isinstance(spec, RunConfig):
         if overrides:
             raise SpecError(

@@ -25,6 +25,7 @@ __all__ = [
     "ObjectiveConfig",
     "RunConfig",
     "TrainConfig",
+    "differences",
     "dump_yaml",
     "fingerprint",
     "json_schema",
@@ -53,8 +54,8 @@ _REFUSED_SHARDING = {
 }
 
 
-_PLACEMENT = ("devices", "sharding")
-"""Keys of `train` that decide where tables are, and no number."""
+_NO_NUMBER = ("devices", "loggers", "sharding")
+"""Keys of `train` that decide where tables are and what is logged where, and no number."""
 
 
 def _refuse_sharding(kind: Any) -> Any:
@@ -217,14 +218,30 @@ def dump_yaml(config: StrictModel) -> str:
 def fingerprint(config: StrictModel) -> str:
     """The sha256 of everything in a spec that decides results, defaults included.
 
-    Neither the file's spelling counts, nor what says where tables are placed: a run may go on with
-    another `train.devices` and `train.sharding`.
+    Neither the file's spelling counts, nor what says where tables are placed and where losses are
+    logged: a run may go on with other `train.devices`, `train.sharding` and `train.loggers`.
     """
     said = config.model_dump(mode="json")
     if isinstance(config, RunConfig):
-        said["train"] = {key: v for key, v in said["train"].items() if key not in _PLACEMENT}
+        said["train"] = {key: v for key, v in said["train"].items() if key not in _NO_NUMBER}
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differences(first: StrictModel, second: StrictModel) -> list[str]:
+    """Keys in which two specs differ, such as `train.lr`, as far as `fingerprint` knows them."""
+    one, other = (_leaves(config.model_dump(mode="json")) for config in (first, second))
+    hidden = {f"train.{key}" for key in _NO_NUMBER}
+    return sorted(key for key in {*one, *other} - hidden if one.get(key) != other.get(key))
+
+
+def _leaves(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of two levels of a spec, by their keys; lists of features and tasks are values."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        inside = isinstance(value, dict) and not prefix and key != "sharding"
+        found |= _leaves(value, f"{key}.") if inside else {f"{prefix}{key}": value}
+    return found
 
 
 def json_schema() -> dict[str, Any]:

@@ -37,7 +37,7 @@ from recmtl._files import (
 from recmtl.checkpoint import read_index, verify
 from recmtl.checkpoint.manifest import read_json
 from recmtl.checkpoint.sealed import is_sealed_page, read_sealed, sealed
-from recmtl.config import RunConfig, dump_yaml, fingerprint, load_spec
+from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_spec
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
@@ -144,6 +144,8 @@ class Run:
             OSError: nothing can be written there.
         """
         recover(path)
+        if path.is_symlink() and not path.exists():
+            raise SpecError(f"{path}: is a link to nothing. Choose another `--out`.")
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             require_writable(path)
             return None
@@ -156,15 +158,17 @@ class Run:
                 return None
         run = cls(path)
         if run.finished:
+            run.verify()
             raise SpecError(
                 f"{path}: this run is finished. Choose another `--out`, or pass `--overwrite` to "
                 "train anew."
             )
         if run._state["config"] != fingerprint(config):
             raise CheckpointError(
-                f"{path}: was started with another spec. Go on with the spec in "
-                f"{path / 'config.yaml'}, choose another"
-                " `--out`, or pass `--overwrite`."
+                f"{path}: was started with another spec: "
+                f"{', '.join(f'`{key}`' for key in differences(run.config, config)[:10])} differ. "
+                f"Go on with the spec in {path / 'config.yaml'} and the `--data` of the first call,"
+                " choose another `--out`, or pass `--overwrite`."
             )
         if run._state["data"] != data_fingerprint:
             raise CheckpointError(

@@ -98,3 +98,10 @@ def test_something_else_than_a_run_is_refused(funnel: Path, tmp_path: Path) -> N
         api.evaluate(funnel, funnel / "valid.parquet")
     with pytest.raises(CheckpointError, match="is not a run folder"):
         api.score(tmp_path, funnel / "test.parquet", tmp_path / "scores")
+
+
+def test_wrong_arguments_are_spec_errors(funnel: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"overrides: must be a list .* got 'tower=ple'"):
+        api.train(funnel / "spec.yaml", out=tmp_path / "a", overrides="tower=ple")
+    with pytest.raises(SpecError, match=r"spec: must be the path of a spec file.*NoneType"):
+        api.train(None, out=tmp_path / "a")  # type: ignore[arg-type]  # on purpose

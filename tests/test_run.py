@@ -87,7 +87,7 @@ def test_a_folder_of_something_else_is_refused(config: RunConfig, tmp_path: Path
 def test_another_training_is_refused(fresh: Run, config: RunConfig) -> None:
     other = config.model_copy(update={"name": "other"})
     assert fingerprint(other) != fingerprint(config)
-    with pytest.raises(CheckpointError, match="was started with another spec"):
+    with pytest.raises(CheckpointError, match="was started with another spec: `"):
         prepare(fresh.path, other)
     with pytest.raises(CheckpointError, match="other data"):
         prepare(fresh.path, config, data="more")

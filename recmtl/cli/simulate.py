@@ -29,7 +29,11 @@ __all__ = ["command"]
     show_default=True,
     help="Seed of the world and its log.",
 )
-@click.option("--overwrite", is_flag=True, help="Write beside other files in OUT.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace another simulation, or write beside other files in OUT.",
+)
 @json_option
 @debug_option
 def command(out: Path, rows: int, seed: int, overwrite: bool, as_json: bool) -> None:

@@ -36,6 +36,7 @@ _IDS = frozenset(
 _HISTORIES = frozenset({"history", "hist", "seq", "sequence", "recent", "last", "past", "clicked"})
 _MANY = 100
 _MOST_CLASSES = 20
+_INT64_END = 2.0**63
 
 
 def tokens(name: str) -> frozenset[str]:
@@ -139,6 +140,10 @@ class Column:
     @property
     def useless(self) -> str | None:
         """Why it can be no feature, in words; None for one that can."""
+        if not self.name.strip():
+            return "a column without a name, as of a written index"
+        if self.dtype == pl.UInt64 and (self.high or 0.0) >= _INT64_END:
+            return "integers of 2^63 and more: write them as strings, or as Int64"
         if self.null_share == 1.0:
             return "null in every row of the sample"
         if self.dtype.is_temporal():

@@ -61,8 +61,10 @@ def require_healthy(config: RunConfig, splits: Splits) -> list[Finding]:
     findings = _columns(config, splits)
     raise_errors(findings)
     findings += find_leaks(LogSample(splits.train, config.data.memory_bytes), config)
-    findings += product_findings(config, count_labels(splits.train, config))
+    counts = count_labels(splits.train, config)
+    findings += product_findings(config, counts)
     raise_errors(findings)
+    findings += [found for found in label_findings(config, counts) if found.severity == "warning"]
     return by_severity(findings)
 
 
@@ -83,7 +85,7 @@ def _columns(config: RunConfig, splits: Splits) -> list[Finding]:
                 check_columns(log, config, labels=True)
         except RecMTLError as error:
             findings += from_error(error)
-    return findings
+    return list(dict.fromkeys(findings))  # of one log that is split, each problem once
 
 
 def _empty_files(splits: Splits) -> list[Finding]:

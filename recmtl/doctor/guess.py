@@ -73,6 +73,9 @@ def guess_spec(path: str | Path, *, labels: Sequence[str] = (), folder: Path | N
     taken |= {name for name in (weight, time) if name is not None}
     left_out = dict.fromkeys(unread, "nested")
     left_out |= {c.name: c.useless for c in columns if c.useless and c.name not in taken}
+    unnamed = "looks like an outcome: name it with `--label` to predict it"
+    others = [c.name for c in columns if c.is_outcome and is_binary(c) and c.name not in taken]
+    left_out |= dict.fromkeys(others, unnamed)
     usable = [c for c in columns if c.name not in taken and c.name not in left_out]
     if not usable:
         raise DataError(f"{log.name}: no column is left to predict from. Look at the columns.")

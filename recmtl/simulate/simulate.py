@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,6 +110,10 @@ def _check_arguments(out: Path, rows: int, seed: int, *, overwrite: bool) -> Non
         problems.append(f"{out} is a file; name a folder to write the simulation to.")
     elif out.is_dir() and not overwrite:
         found = sorted(file.name for file in out.iterdir() if not file.name.startswith("."))
+        if SUMMARY in found and (other := _another(out, rows, seed)):
+            problems.append(
+                f"{out} holds a simulation {other}; name another folder or allow overwriting."
+            )
         if found and SUMMARY not in found:
             problems.append(
                 f"{out} holds `{found[0]}` and no simulation; "
@@ -116,6 +121,19 @@ def _check_arguments(out: Path, rows: int, seed: int, *, overwrite: bool) -> Non
             )
     if problems:
         raise SpecError.all_of(problems)
+
+
+def _another(out: Path, rows: int, seed: int) -> str | None:
+    """In what a simulation that is there differs from the one that is asked for, in words."""
+    try:
+        spec = (out / "spec.yaml").read_text(encoding="utf-8")
+        said = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        before = said["rows"], said["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # half of one
+    if before != (rows, seed):
+        return f"of {before[0]:,} rows and seed {before[1]}"
+    return None if spec == FUNNEL_SPEC else "whose `spec.yaml` was edited"
 
 
 def _summarise(

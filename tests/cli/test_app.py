@@ -91,7 +91,7 @@ def test_doctor_prints_findings(recmtl: Recmtl, funnel: Path) -> None:
     code, out, _ = recmtl("doctor", funnel / "spec.yaml", "--data", funnel / "absent")
     assert code == 3
     assert "error   " in out
-    assert out.endswith("notes\n")
+    assert out.endswith("\n1 error, 0 warnings, 1 note\n")
 
 
 def test_train_prints_the_best(recmtl: Recmtl, funnel: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_eval_prints_tasks_and_segments(recmtl: Recmtl, run: Path, funnel: Path)
     code, out, _ = recmtl("eval", run, "--data", funnel / "test.parquet", "--json")
     found = one_object(out)
     assert code == 0
-    assert set(found) == {"rows", "tasks", "segments"}
+    assert set(found) == {"rows", "tasks", "segments", "contradictions"}
     assert all(set(metrics) >= METRICS for metrics in found["tasks"].values())
     rows = pl.read_parquet(funnel / "test.parquet")
     assert found["rows"] == found["tasks"]["ctr"]["n"] == rows.height

@@ -167,3 +167,19 @@ def test_names_that_break_lines_stay_on_theirs(tmp_path: Path) -> None:
     text, config = guessed(tmp_path, frame)
     assert "#   a\\nepochs: [1, 2: one value alone" in text
     assert "b\n# x" in {feature.name for feature in config.features}
+
+
+def test_columns_that_would_be_refused_are_left_out(tmp_path: Path) -> None:
+    far = pl.Series("far", [2**63 + n % 9 for n in range(ROWS)], pl.UInt64)
+    frame = log(**{"": np.arange(ROWS)}).with_columns(far)
+    text, config = guessed(tmp_path, frame)
+    assert "#   : a column without a name" in text
+    assert "#   far: integers of 2^63 and more" in text
+    assert {"", "far"}.isdisjoint(feature.name for feature in config.features)
+
+
+def test_outcomes_that_are_not_asked_for_are_no_features(tmp_path: Path) -> None:
+    text, config = guessed(tmp_path, log(), "clicked")
+    assert [task.name for task in config.tasks] == ["ctr"]
+    assert "#   is_purchase: looks like an outcome" in text
+    assert "is_purchase" not in {feature.name for feature in config.features}

@@ -155,12 +155,11 @@ def test_the_standard_error_is_that_of_the_paper() -> None:
     assert _standard_error(1.0, positives, negatives) == 0.0
 
 
-def test_a_sample_is_spread_over_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_is_spread_over_the_log(tmp_path: Path) -> None:
     pl.DataFrame({"n": np.arange(10_000)}).write_parquet(tmp_path / "log.parquet")
     log = open_log(tmp_path / "log.parquet")
     assert read_sample(log, ["n"])["n"].to_list() == list(range(10_000))
-    monkeypatch.setattr("recmtl.doctor.leakage.SAMPLE_ROWS", 200)
-    rows = read_sample(log, ["n"])["n"].to_numpy()
+    rows = read_sample(log, ["n"], 200)["n"].to_numpy()
     assert len(set(rows)) == 200
     assert (rows.min(), rows.max()) == (0, 9_999)
     assert np.diff(rows).max() < 600

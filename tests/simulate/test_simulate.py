@@ -87,7 +87,7 @@ def test_rows_and_seed_decide_everything(tmp_path: Path) -> None:
     assert one.bayes_auc == two.bayes_auc
     for file in sorted(path.name for path in (tmp_path / "one").iterdir()):
         assert sha256_of(tmp_path / "one" / file) == sha256_of(tmp_path / "two" / file), file
-    simulate(tmp_path / "two", rows=500, seed=4)
+    simulate(tmp_path / "two", rows=500, seed=4, overwrite=True)
     frames = [pl.read_parquet(tmp_path / name / "train.parquet") for name in ("one", "two")]
     assert not np.array_equal(frames[0]["p_ctr"], frames[1]["p_ctr"])
 
@@ -110,10 +110,23 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     simulate(tmp_path, rows=100, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
-    simulate(tmp_path, rows=100, seed=2)  # an earlier simulation may be replaced
+    simulate(tmp_path, rows=100)  # the same simulation may be made again
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "funnel").touch()
     with pytest.raises(SpecError, match=r"funnel is a file; name a folder"):
         simulate(tmp_path / "funnel", rows=100)
+
+
+def test_another_simulation_or_an_edited_spec_is_left_alone(tmp_path: Path) -> None:
+    simulate(tmp_path, rows=500, seed=1)
+    simulate(tmp_path, rows=500, seed=1)
+    with pytest.raises(SpecError, match="a simulation of 500 rows and seed 1; name another"):
+        simulate(tmp_path, rows=400, seed=1)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(spec.read_text() + "# mine")
+    with pytest.raises(SpecError, match=r"a simulation whose `spec\.yaml` was edited"):
+        simulate(tmp_path, rows=500, seed=1)
+    simulate(tmp_path, rows=400, seed=1, overwrite=True)
+    assert "# mine" not in spec.read_text()
