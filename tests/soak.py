@@ -41,7 +41,7 @@ SMALL = [
     *("train.batch_size=256", "train.epochs=3", "train.checkpoint_every_steps=20"),
 ]
 TIMEOUT_S = 900.0
-PATIENCE = 12
+PATIENCE = 8
 """After so many disturbances a job is left alone, so that every round ends."""
 
 
@@ -160,9 +160,9 @@ def disturbed(job: Job, folder: Path, whole: Path, rng: random.Random) -> Outcom
         process = recmtl(*placed(job.args, folder))
         number = 0
         if attempt < PATIENCE:
-            # Anywhere from the first import to the end; rather early, for a resumed job is shorter.
+            # Anywhere from the imports to a little after the end.
             try:
-                process.wait(min(rng.random(), rng.random()) * job.seconds)
+                process.wait(rng.uniform(0.1, 1.1) * job.seconds)
             except subprocess.TimeoutExpired:
                 number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
                 os.kill(victim(process.pid, rng), number)
