@@ -78,8 +78,8 @@ class DataSpec(StrictModel):
     """Budget of shuffle pools, prefetch, fitting and metrics, such as `512MiB` or `4GiB`. Outcomes
     that do not fit lie in the folder for temporary files (`TMPDIR`) until metrics are made of them.
     Not counted: tables, network, optimizer, and the distinct values of segments and of groups that
-    are strings. A log that fits is shuffled as a whole, by every process for itself; of a larger one
-    the budget decides, with the seed, which rows are shuffled together, and so the order."""
+    are strings. A log that fits is shuffled as a whole, by every process for itself; of a larger
+    one the budget decides, with the seed, which rows are shuffled together, and so the order."""
     accept_leaks: tuple[Column, ...] = ()
     """Features that the leakage check reports but does not refuse."""
 

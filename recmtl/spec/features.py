@@ -57,8 +57,8 @@ class SparseFeature(StrictModel):
     vocab: Vocab | None = None
     """Fit a vocabulary on the training rows, for example `{min_count: 2}`; `{}` keeps every id."""
     hash: int | None = Field(default=None, ge=1, le=_MAX_ROWS)
-    """Number of rows that a stable hash of the value (any string, or integer below 2^63) is spread over; row 0
-    comes on top."""
+    """Number of rows that a stable hash of the value (any string, or integer below 2^63) is spread
+    over; row 0 comes on top."""
     buckets: Buckets | None = None
     """Borders of a number's buckets (a value equal to a border goes right), or how many equally
     full buckets to fit."""
