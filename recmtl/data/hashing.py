@@ -82,7 +82,7 @@ def permuted(places: NDArray[np.int64], size: int, *key: int) -> NDArray[np.int6
 
     Example:
         >>> permuted(np.arange(5), 5, 0, 1), permuted(np.array([4, 0]), 5, 0, 1)
-        (array([1, 0, 2, 3, 4]), array([4, 1]))
+        (array([4, 3, 2, 0, 1]), array([1, 4]))
     """
     half = np.uint64(max(int(size - 1).bit_length() + 1, 2) // 2)
     mask = np.uint64((1 << int(half)) - 1)
