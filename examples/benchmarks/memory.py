@@ -193,7 +193,9 @@ def watch(command: str, log: Path, run: Path, work: Path, memory: str) -> Watche
     if process.wait() != 0:
         raise SystemExit(f"{command} failed on {log}")
     phases = [json.loads(line) for line in marks.read_text().splitlines()]
-    return Watched(samples, phases, peak, time.monotonic() - started)
+    found = Watched(samples, phases, peak, time.monotonic() - started)
+    (work / f"{log.name}.samples").write_text(json.dumps(found))
+    return found
 
 
 def sample(pid: int) -> Sample:

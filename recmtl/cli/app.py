@@ -75,6 +75,8 @@ def main(args: list[str] | None = None) -> None:
     # FBGEMM's backward on CPU collapses beside any other process unless idle threads sleep; read
     # when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Arrow's other pools keep what they once had; read when pyarrow loads.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     signal.signal(signal.SIGTERM, _interrupt)
     arguments = sys.argv[1:] if args is None else args
     try:

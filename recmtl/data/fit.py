@@ -40,7 +40,7 @@ __all__ = ["SAMPLE_ROWS", "Fitted", "fit"]
 
 SAMPLE_ROWS = 1_000_000
 """Training rows that quantiles are taken from."""
-_FIRST_ROWS, _MAX_ROWS = 1 << 12, 1 << 18
+_FIRST_ROWS, _MAX_ROWS = 1 << 8, 1 << 18
 _COUNT_BYTES = 16
 _FINISHING = 6  # measured: the peak of making a vocabulary, over the memory of its counts
 
@@ -83,7 +83,7 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
             bar.advance(frame.height)
             start += frame.height
             row_bytes = frame.estimated_size() / frame.height
-            rows = int(min(max(spec.data.memory_bytes / (16 * row_bytes), 256), _MAX_ROWS))
+            rows = int(min(max(spec.data.memory_bytes / (24 * row_bytes), 256), _MAX_ROWS))
     return run.finish()
 
 

@@ -7,9 +7,11 @@ pages of each column, not of a row group. Each thread has a place of its own.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -18,14 +20,20 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-__all__ = ["arrow_types", "page_bytes", "read_forward", "release"]
+__all__ = ["arrow_types", "page_bytes", "read_forward", "release", "trim"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
-_BATCH_ROWS = (256, 4096)
+_BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 20
 _NEAR_ROWS = 4096  # decoding them takes no longer than opening the file anew
+
+
+# Arrow's own pool keeps two to three times of what was ever needed at once.
+_POOL = pa.system_memory_pool()
+_pool_lock = threading.Lock()
 
 
 class _Footer(NamedTuple):
@@ -39,17 +47,20 @@ class _Footer(NamedTuple):
 class _Forward:
     """A place in a file, and the rows around it that are decoded already."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...], at: int, batch_rows: int) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...], at: int) -> None:
         self.path, self.columns = path, columns
         footer = _footer(path, *_stamp(path))
         group = bisect_right(footer.ends, at)
+        row_bytes = _decoded_bytes(footer.metadata, min(group, len(footer.ends) - 1), columns)
+        smallest, largest = _BATCH_ROWS
         self.at = footer.ends[group - 1] if group else 0
         self.ends = footer.ends
-        self._file = pq.ParquetFile(
-            path, metadata=footer.metadata, buffer_size=_BUFFER_BYTES, pre_buffer=False
-        )
+        with _allocating_from(_POOL):
+            self._file = pq.ParquetFile(
+                path, metadata=footer.metadata, buffer_size=_BUFFER_BYTES, pre_buffer=False
+            )
         self._batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
-            batch_size=batch_rows,
+            batch_size=min(max(int(_BATCH_BYTES / row_bytes), smallest), largest),
             row_groups=range(group, len(footer.ends)),
             columns=list(columns),
             use_threads=False,
@@ -79,12 +90,14 @@ class _Forward:
                 here = offsets + (low - self.at)
                 first, last = np.searchsorted(here, [begin, stop])
                 if first < last:
-                    parts.append(batch.take(pa.array(here[first:last])))
+                    wanted = pa.array(here[first:last], memory_pool=_POOL)
+                    parts.append(pc.take(batch, wanted, memory_pool=_POOL))
             if stop < batch.num_rows:
                 self._left = batch.slice(stop)
             self.at += stop
         empty = self._file.schema_arrow.empty_table().select(self.columns)
-        frame = pl.from_arrow(pa.Table.from_batches(parts).combine_chunks() if parts else empty)
+        table = pa.Table.from_batches(parts).combine_chunks(_POOL) if parts else empty
+        frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         return frame.select(self.columns)
 
@@ -124,9 +137,7 @@ def read_forward(
     wanted, forward = tuple(columns), _place.forward
     if forward is None or not forward.goes_on_to(path, wanted, low):
         release()
-        smallest, largest = _BATCH_ROWS
-        rows = min(max(high - low, smallest), largest)
-        forward = _place.forward = _Forward(path, wanted, low, rows)
+        forward = _place.forward = _Forward(path, wanted, low)
     try:
         frame = forward.read(low, high, offsets)
     except BaseException:
@@ -135,6 +146,32 @@ def read_forward(
     if forward.at >= forward.ends[-1]:
         release()
     return frame
+
+
+@contextmanager
+def _allocating_from(pool: pa.MemoryPool) -> Iterator[None]:
+    """What is opened here takes its memory from `pool` ever after."""
+    with _pool_lock:
+        before = pa.default_memory_pool()
+        pa.set_memory_pool(pool)
+        try:
+            yield
+        finally:
+            pa.set_memory_pool(before)
+
+
+def trim() -> None:
+    """Let the C library give back to the system what was freed, where it can (glibc)."""
+    if (malloc_trim := getattr(_c_library(), "malloc_trim", None)) is not None:
+        malloc_trim(0)
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # no such library by this name: not on Linux
+        return None
 
 
 def release() -> None:
@@ -164,6 +201,15 @@ def page_bytes(path: Path, columns: Sequence[str], group_rows: int) -> int:
         for chunk in chunks
         if chunk.path_in_schema.split(".")[0] in columns
     )
+
+
+def _decoded_bytes(metadata: pq.FileMetaData, group: int, columns: Sequence[str]) -> float:
+    """About what a row takes when it is decoded."""
+    about = metadata.row_group(group)
+    chunks = (about.column(i) for i in range(about.num_columns))
+    wanted = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    sizes = (max(8 * chunk.num_values, chunk.total_uncompressed_size) for chunk in wanted)
+    return float(max(sum(sizes), 1) / max(about.num_rows, 1))
 
 
 @lru_cache(maxsize=2)

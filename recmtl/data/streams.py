@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recmtl.batch import Batch
 from recmtl.data.cutting import pad_to
 from recmtl.data.encode import Encoders
+from recmtl.data.forward import trim
 from recmtl.data.order import EpochOrder, Plan, PoolRows, plan
 from recmtl.data.pools import Gathered, Pool, to_batch
 from recmtl.data.prefetch import prefetched
@@ -190,7 +191,10 @@ class _Stream:
         needed = np.sort(order)  # of the first pool and the last one, a part
         pool = _load(self.log, self.encoders, self._numbers(rows, needed), len(needed))
         index_M = torch.from_numpy(np.searchsorted(needed, order))
-        return [pool.gather(part) for part in reversed(index_M.chunk(_BLOCKS))]
+        blocks = [pool.gather(part) for part in reversed(index_M.chunk(_BLOCKS))]
+        del pool
+        trim()
+        return blocks
 
     def _numbers(self, rows: PoolRows, needed: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Row numbers of the pool's rows at some places, piece by piece."""
