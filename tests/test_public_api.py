@@ -41,7 +41,8 @@ PUBLIC = {
         SplitByTime StrictModel Task Vocab load_yaml parse_yaml
     """,
     "recmtl.config": """
-        ObjectiveConfig RunConfig TrainConfig differences dump_yaml fingerprint json_schema load_spec
+        ObjectiveConfig RunConfig TrainConfig differences dump_yaml fingerprint json_schema
+        load_spec
     """,
     "recmtl.data": """
         EncodeCounts Encoders FeatureCounts Log Population RowGroup Splits TrainStreams
