@@ -41,7 +41,7 @@ from tests.data.strategies import FEATURES, TASKS, make_spec
 
 WATCHED = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
 WATCHED += ("exec", "socket.connect", "ctypes.dlopen")
-SECONDS_PER_INPUT = 20
+SECONDS_PER_INPUT = 60
 LARGEST_INPUT = 4096
 
 VALUES: tuple[Any, ...] = (
