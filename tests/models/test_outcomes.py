@@ -151,7 +151,7 @@ def test_neither_memory_nor_batches_change_a_number(is_weighted: bool) -> None:
 def test_groups_within_segments_of_more_than_31_bits() -> None:
     """Many groups times many segment values do not fit into one key beside a score."""
     given, frame = many(20_000)
-    far = frame["user"].cast(pl.Int64) * 200_000  # codes span 2^31
+    far = frame["user"].cast(pl.Int64) * 200_000  # codes of 29 bits, beside 10 of the segment
     tasks = build_tasks(SPEC, "tasks", "rows", ENCODERS)
     columns = list(given.values())
     near = {"groups": frame["user"], "segments": {"item": frame["item"]}}
