@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -196,8 +195,8 @@ def test_bad_rows_that_only_another_process_reads_end_all_of_them(
 ) -> None:
     log = tmp_path / "log"
     shutil.copytree(log_dir, log)
-    click_log(1_200, seed=0).write_parquet(log / "train.parquet", row_group_size=50)
-    overrides = ("data.memory=16KiB", "train.devices=2")
+    click_log(1_200, seed=0).write_parquet(log / "train.parquet", row_group_size=32)
+    overrides = ("data.memory=96KiB", "train.devices=2")
     config = load_spec(log / "spec.yaml", overrides)
     splits, encoders = open_splits(config.data, log), Encoders.fit(config, log)
     Run.create(tmp_path / "run", config, encoders, data_fingerprint=splits.fingerprint)
@@ -223,8 +222,10 @@ def groups_of(rank: int, log: Any, encoders: Encoders, config: Any) -> set[int]:
     )
     assert not streams.plan.in_memory
     order = EpochOrder(streams.plan, config.train.seed, epoch=0)
-    ranges = [r for stream in range(rank, 8, 2) for r in order.pool(stream, 0).ranges]
-    return {row // 50 for low, high in ranges for row in np.arange(low, high)}
+    pieces = [piece for stream in range(rank, 8, 2) for piece in order.pool(stream, 0)[0].pieces]
+    starts = streams.plan.segment_starts[[piece.segment for piece in pieces]]
+    assert set(streams.plan.segment_starts % 32) == {0}  # a row group each
+    return {int(start) // 32 for start in starts}
 
 
 def spoil(file: Path, group: int) -> None:
