@@ -11,6 +11,7 @@ from recmtl._progress import Progress, silent_if_none
 from recmtl.data.columns import needed_columns
 from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.forward import trim
 from recmtl.data.labels import (
     LabelCounts,
     Population,
@@ -84,7 +85,10 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
             start += frame.height
             row_bytes = frame.estimated_size() / frame.height
             rows = int(min(max(spec.data.memory_bytes / (24 * row_bytes), 256), _MAX_ROWS))
-    return run.finish()
+    fitted = run.finish()
+    del run, frame
+    trim()
+    return fitted
 
 
 class _Run:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 __all__ = ["arrow_types", "page_bytes", "read_forward", "release", "trim"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
-_BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 20
+_BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 19
 _NEAR_ROWS = 4096  # decoding them takes no longer than opening the file anew
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recmtl.batch import Batch
 from recmtl.data.encode import Encoders
-from recmtl.data.forward import release
+from recmtl.data.forward import release, trim
 from recmtl.data.scan import Log
 from recmtl.errors import DataError
 
@@ -41,6 +41,8 @@ def encode_rows(
             raise error.at(f"{log.name}, rows {rows.min()} to {rows.max()}") from error
         batch.rows_B.copy_(torch.from_numpy(rows))
         yield batch
+        del frame, batch
+        trim()
 
 
 def batches_ahead(encoders: Encoders, batch_size: int, memory_bytes: int) -> int:
