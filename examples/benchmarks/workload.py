@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-__all__ = ["DENSE", "DIM", "IDS", "MAX_LEN", "SEQUENCES", "SIZES", "TOWERS", "spec", "write"]
+__all__ = [
+    "DENSE",
+    "DIM",
+    "IDS",
+    "MAX_LEN",
+    "SEQUENCES",
+    "SIZES",
+    "TOWERS",
+    "spec",
+    "write",
+    "zipf",
+]
 
 SIZES = (
     *(10, 10, 20, 20, 50, 50, 100, 400, 300, 980, 1_000, 2_000, 5_000, 10_000, 20_000),
@@ -81,7 +92,8 @@ def spec(
     ]
     if sequences:
         lines += [
-            f"  - {{name: {name}, type: sequence, table: id_{14 + i}, max_len: {MAX_LEN}}}"
+            f"  - {{name: {name}, type: sequence, table: id_{14 + i}, max_len: {MAX_LEN}, "
+            f"behaviour: {name}}}"
             for i, name in enumerate(SEQUENCES)
         ]
     return "\n".join(
@@ -106,7 +118,7 @@ class _World:
         rng = np.random.default_rng(0)
         self._effects = [rng.normal(0, 0.25, (2, size)) for size in SIZES]
         self._slopes = rng.normal(0, 0.15, (2, len(DENSE)))
-        self._probabilities = [_zipf(size) for size in SIZES]
+        self._probabilities = [zipf(size) for size in SIZES]
 
     def rows(self, rng: np.random.Generator, count: int, *, sequences: bool) -> pa.Table:
         """The next rows."""
@@ -133,7 +145,7 @@ class _World:
         return pa.table(columns)
 
 
-def _zipf(size: int) -> NDArray[np.float64]:
+def zipf(size: int) -> NDArray[np.float64]:
     """Cumulated probabilities of ids whose frequency falls with their rank."""
     ends = (1.0 / np.arange(1, size + 1) ** 1.05).cumsum()
     return ends / ends[-1]
