@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 
 from recmtl import _torchrec
 from recmtl.embeddings.config import EmbeddingConfig
@@ -50,4 +49,8 @@ def fuse_optimizer(tables: Iterable[nn.Parameter], config: EmbeddingConfig) -> N
         arguments = (
             {"lr": config.lr} if config.optimizer == "sgd" else {"lr": config.lr, "eps": config.eps}
         )
-        _apply_optimizer_in_backward(optimizer, [table], arguments)
+        # What TorchRec reads. torch has a function that writes it, in a package that compiles eight
+        # optimizers when it is imported: a seventh of what `recmtl train` does before its first
+        # step.
+        table._optimizer_classes = [optimizer]  # type: ignore[attr-defined]
+        table._optimizer_kwargs = [arguments]  # type: ignore[attr-defined]
