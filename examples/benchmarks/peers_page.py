@@ -1,0 +1,167 @@
+"""The page of `peers.py`, from what was measured: targets first, then every figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rounds import Timing, markdown, paired_ratio
+
+__all__ = ["page"]
+
+Known = Mapping[str, dict[str, Any]]
+
+NOTES = """
+## What differs, and in whose favour
+
+- All contestants run the same torch, tables of the same size (2,389,940 rows, dim 16), 328 inputs,
+  8 experts 128-64, heads 32-1, Adam 1e-3, one epoch, batches of 4096 in shuffled order. Bare steps
+  and forward passes cycle over the same rows in memory, as tensors.
+- Peers take ids as they are. Ours fits a vocabulary of each column first and looks every id up,
+  checks the data, and writes checkpoints: all of that is in its figures. Imports are in nobody's.
+- Nobody validates, except FuxiCTR, whose `fit` must: one batch.
+- torch-rechub has a BatchNorm after every linear layer, gates included, and no switch for it; its
+  trainer's default weight decay (1e-5) is kept. Its ESMM takes no dense features, looks every id up
+  three times and has no loss of its own for CVR.
+- DeepCTR-Torch adds L2 of the whole tables to the loss by default (1e-5), which is kept; metrics
+  after each step, which its examples compute, are left out.
+- FuxiCTR ships no MMoE in its wheel: one is put together from its blocks. It clips the norm of all
+  gradients, and reads NPZ, which is written first.
+- NextRec clips the norm of all gradients, and keeps all predictions for the AUC of training.
+- Tables learn by row-wise Adagrad here and by Adam there.
+- CPU time is that of all threads and child processes. With one thread, a row's CPU time depends
+  little on who else is busy on the machine; wall time does.
+"""
+
+
+def page(known: Known) -> str:
+    """Markdown."""
+    places = sorted({entry["where"] for entry in known.values()})
+    parts = [
+        "# The same work on other packages\n",
+        "`python examples/benchmarks/peers.py` (resumable; `--quick`: torch-rechub and MMoE).\n",
+        *(f"- {place}\n" for place in places),
+        "\n## Targets\n",
+        markdown(["target", "least", "aim", "found", "met"], _targets(known)),
+        "\n## Training step, batches in memory\n",
+        "µs/row: median of rounds. Noise: half the distance of the quartiles of CPU time. Ratio: "
+        "median of the rounds' ratios to ours, by CPU time and by wall time.\n",
+        markdown(_TURNS, _turns(known, "step")),
+        "\n## From Parquet to a trained MMoE, 1 thread\n",
+        "± is the standard deviation over seeds.\n",
+        markdown(_FITS, _fits(known)),
+        "\n## Scoring\n",
+        "Forward: batches in memory to probabilities. Predict: 131,072 rows from Parquet to "
+        "Parquet, ours from the run on disk.\n",
+        markdown(_TURNS, [*_turns(known, "forward"), *_turns(known, "predict")]),
+        NOTES,
+    ]
+    return "\n".join(parts)
+
+
+_TURNS = ["", "who", "µs/row", "CPU µs/row", "noise", "rounds", "CPU / ours", "wall / ours"]
+_FITS = ["rows", "batch", "who", "seeds", "CPU µs/row", "/ ours", "AUC click", "AUC CTCVR"]
+
+
+def _targets(known: Known) -> Iterator[list[object]]:
+    steps = {
+        ("mmoe", 4096): (3.8, 5.0),
+        ("mmoe", 1024): (9.0, 12.0),
+        ("shared_bottom", 4096): (10.0, 13.0),
+        ("esmm", 4096): (10.0, 13.0),
+        ("ple", 4096): (2.6, 3.5),
+    }
+    for (tower, batch), (least, aim) in steps.items():
+        for threads in (1, 2):
+            what = f"step, {tower}, {batch}, {threads} thread{'s' * (threads - 1)}: torch-rechub"
+            key = f"step/{tower}/{batch}/{threads}"
+            yield _judged(what, least, aim, _ratio(known, key, "torch-rechub"))
+    fits = _by_contestant(known)
+    for rows in sorted({rows for rows, batch, _ in fits if batch == 4096}):
+        ours = fits.get((rows, 4096, "ours"), [])
+        for name, least, aim in (("torch-rechub", 6.0, 8.0), ("NextRec", 8.0, 12.0)):
+            theirs = fits.get((rows, 4096, name), [])
+            found = _mean(theirs, "cpu_us") / _mean(ours, "cpu_us") if ours and theirs else None
+            yield _judged(f"training from Parquet, {rows:,} rows, CPU: {name}", least, aim, found)
+            for task in ("click", "CTCVR") if ours and theirs else ():
+                mine, other = _auc(ours, task), _auc(theirs, task)
+                gap = statistics.mean(mine) - statistics.mean(other)
+                met = "yes" if gap >= 0 else "no"
+                yield [f"  AUC of {task} less {name}'s", "0", "", f"{gap:+.4f}", met]
+    for tower in ("mmoe", "ple", "esmm", "shared_bottom"):
+        key = f"forward/{tower}/4096/1"
+        yield _judged(
+            f"forward, {tower}, 1 thread: torch-rechub",
+            1.4,
+            None,
+            _ratio(known, key, "torch-rechub"),
+        )
+    for name, least in (("torch-rechub", 4.0), ("NextRec", 20.0), ("NextRec, frame", 20.0)):
+        found = _ratio(known, "predict/mmoe/1", name)
+        yield _judged(f"Parquet to Parquet: {name}'s predict", least, None, found)
+
+
+def _judged(what: str, least: float, aim: float | None, found: float | None) -> list[object]:
+    met = "not measured" if found is None else "yes" if found >= least else "no"
+    if met == "yes" and aim is not None and found is not None and found >= aim:
+        met = "yes, the aim too"
+    cells = [f"{value:.1f}" if value is not None else "" for value in (least, aim)]
+    return [what, *cells, "" if found is None else f"{found:.2f}", met]
+
+
+def _ratio(known: Known, key: str, name: str, *, cpu: bool = True) -> float | None:
+    timings = known.get(key, {}).get("timings", {})
+    if name not in timings:
+        return None
+    return paired_ratio(Timing(**timings[name]), Timing(**timings["ours"]), cpu=cpu)
+
+
+def _turns(known: Known, kind: str) -> Iterator[list[object]]:
+    for key in sorted(k for k in known if k.startswith(f"{kind}/")):
+        for name, times in known[key]["timings"].items():
+            timing = Timing(**times)
+            ratios: list[object] = ["", ""]
+            if name != "ours":
+                found = [_ratio(known, key, name, cpu=cpu) for cpu in (True, False)]
+                ratios = [f"{ratio:.2f}" for ratio in found if ratio is not None]
+            yield [
+                key.replace("/", " "),
+                name,
+                timing.wall,
+                timing.cpu,
+                f"{100 * timing.cpu_noise:.0f} %",
+                len(timing.cpu_us),
+                *ratios,
+            ]
+
+
+def _fits(known: Known) -> Iterator[list[object]]:
+    fits = _by_contestant(known)
+    for (rows, batch, name), entries in sorted(fits.items(), key=lambda item: item[0][:2]):
+        mine = fits.get((rows, batch, "ours"))
+        ratio = f"{_mean(entries, 'cpu_us') / _mean(mine, 'cpu_us'):.2f}" if mine else ""
+        areas = [_auc(entries, task) for task in ("click", "CTCVR")]
+        cells = [f"{statistics.mean(found):.4f}{_deviation(found)}" for found in areas]
+        yield [rows, batch, name, len(entries), _mean(entries, "cpu_us"), ratio, *cells]
+
+
+def _by_contestant(known: Known) -> dict[tuple[int, int, str], list[dict[str, Any]]]:
+    found: dict[tuple[int, int, str], list[dict[str, Any]]] = {}
+    for key, entry in known.items():
+        if key.startswith("fit/"):
+            _, rows, batch, name, _ = key.split("/")
+            found.setdefault((int(rows), int(batch), name), []).append(entry)
+    return found
+
+
+def _mean(entries: list[dict[str, Any]], field: str) -> float:
+    return statistics.mean(entry[field] for entry in entries)
+
+
+def _auc(entries: list[dict[str, Any]], task: str) -> list[float]:
+    return [entry["auc"][task] for entry in entries]
+
+
+def _deviation(found: list[float]) -> str:
+    return f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""
