@@ -136,7 +136,7 @@ class Encoders:
     def piece_rows(self) -> int:
         """Rows that are read and encoded at a time: a small part of the budget."""
         raw_bytes = 4 * self.row_bytes + 64
-        return int(min(max(self.spec.data.memory_bytes / 16 / raw_bytes, 256), _MAX_PIECE_ROWS))
+        return int(min(max(self.spec.data.memory_bytes / 12 / raw_bytes, 256), _MAX_PIECE_ROWS))
 
     @property
     def row_format(self) -> RowFormat:

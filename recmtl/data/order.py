@@ -1,15 +1,16 @@
 """The order of an epoch, a function of (seed, epoch) and of the sizes of log and pools alone.
 
 A log within the budget is one pool in fully random order. A larger one is cut into segments (a row
-group, a part of a large one, or several small ones), and the rows of each segment are put in random
-order. Segments are dealt to cells like cards: of each neighbourhood of the log every cell gets one.
-A stream is a row of cells, and gives out one after the other. A cell is cut into pools, each of
-which takes an equal share of every segment of the cell; the rows of a pool are shuffled. Global
-batch k takes the k-th share of every stream.
+group, a part of a large one, or several small ones), which are dealt to cells like cards: of each
+neighbourhood of the log every cell gets one. A stream is a row of cells, most often of one, and
+gives out one after the other. A cell is cut into pools, each of which takes an equal share of every
+segment of the cell, rows drawn at random; the rows of a pool are shuffled. Global batch k takes the
+k-th share of every stream.
 
-So at any moment the pools of all streams hold rows from all over the log: from every segment where
-there are few, from some hundred of them where there are many. A segment is read once for each pool
-of its cell, which is the price: `_MAX_READS` limits it.
+So at any moment the pools of all streams together hold the same share of every segment, and of a
+very large log of several hundred segments from all over it: batches are as mixed as by chance,
+whatever the log is sorted by. The price is that a segment is read once for each pool of its cell:
+about as often as the log is larger than the pools, `_MAX_READS` times at most.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from recmtl.data.hashing import combine, permutation, permuted, splitmix64
 
 __all__ = ["EpochOrder", "Piece", "Plan", "PoolRows", "plan", "pool_bytes"]
 
-_SEGMENTS_AT_ONCE = 256  # that all pools together draw from, where the log has more
-_MIN_SEGMENTS = 32  # that a log is cut into, however few row groups it has
-_MAX_SEGMENT_ROWS = 1 << 17
+# A stream has one cell, so that a batch comes from everywhere, unless the log is so large that a
+# part of it will do, or the budget so small that the log would be read too often.
+_SEGMENTS_AT_ONCE, _ROWS_PER_CELL = 256, 1 << 23
 _MAX_READS = 32
-_PIECES_PER_POOL = 32  # at least, where a pool is read at once
+_MAX_SEGMENT_ROWS = 1 << 20
+_SEGMENTS_PER_CELL = 4  # at least, where a stream has several cells
+_PIECE_ROWS, _PIECES_PER_CELL = 256, 32  # row groups are joined until pieces are as large
 _DEAL, _ROW_ORDER, _POOL_ORDER, _SEGMENT_ORDER, _CELL_ORDER, _PHASE = range(6)
 
 
@@ -64,9 +67,10 @@ class Plan(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Some rows of a segment: those at places `low` to `high` of its random order."""
+    """Of the `size` rows from `start` on, those at places `low` to `high` of their random order."""
 
-    segment: int
+    start: int
+    size: int
     low: int
     high: int
 
@@ -100,12 +104,17 @@ def plan(
     if 0.75 * memory_bytes >= num_rows * (row_bytes + 16):  # 16: the random order itself
         zero, whole = np.zeros(1, np.int64), np.array([num_rows], np.int64)
         return Plan(num_rows, streams, share, num_rows, 1, 1, zero, whole)
-    pools_at_once = 2 + (streams - 1) * 9 / 16  # one that is read, and what the others have left
+    # One that is read, which takes more than twice its memory, and what the others have left.
+    pools_at_once = 2.5 + (streams - 1) * 9 / 16
     pool_rows = max(int(pool_bytes(memory_bytes) / (row_bytes + 16) / pools_at_once), 1)
-    largest = max(min(_MAX_SEGMENT_ROWS, num_rows // _MIN_SEGMENTS), 1)
-    starts, sizes = _segments(group_rows, max(pool_rows // _PIECES_PER_POOL, 1), largest)
     pools = -(-num_rows // (streams * pool_rows))
-    cells = max(len(sizes) // _SEGMENTS_AT_ONCE, -(-pools // _MAX_READS), 1)
+    least = -(-pools // _MAX_READS)  # cells
+    # Where cells are read one after the other, each must have its share of the whole log.
+    fewest = streams * (1 if least == 1 else _SEGMENTS_PER_CELL * least)
+    largest = max(min(_MAX_SEGMENT_ROWS, num_rows // fewest), 1)
+    smallest = min(_PIECE_ROWS * pools, max(num_rows // (streams * _PIECES_PER_CELL), 1), largest)
+    starts, sizes = _segments(group_rows, smallest, largest)
+    cells = max(min(len(sizes) // _SEGMENTS_AT_ONCE, num_rows // _ROWS_PER_CELL), least)
     cells = -(-pools // max(round(pools / cells), 1))  # so that pools are filled
     cell_rows, pieces = -(-num_rows // (streams * cells)), len(sizes) // (streams * cells) + 2
     reads = -(-cell_rows // pool_rows)
@@ -117,10 +126,10 @@ def plan(
 def pool_bytes(memory_bytes: int) -> int:
     """The pools' part of a budget.
 
-    Reading takes some memory however small the budget is: the pools get three quarters of a large
-    one and half of a small one.
+    Reading takes some memory however small the budget is: the pools get two thirds of a large one
+    and less than half of a small one.
     """
-    return memory_bytes - max(memory_bytes // 4, min(memory_bytes // 2, 64 << 20))
+    return memory_bytes - max(memory_bytes * 5 // 16, min(memory_bytes * 9 // 16, 48 << 20))
 
 
 def _segments(
@@ -160,13 +169,11 @@ class EpochOrder:
 
     def rows_of(self, piece: Piece) -> NDArray[np.int64]:
         """Row numbers of a piece, rising."""
-        start, size = (
-            int(of[piece.segment]) for of in (self.plan.segment_starts, self.plan.segment_sizes)
-        )
-        if (piece.low, piece.high) == (0, size):
+        start, size, low, high = piece
+        if (low, high) == (0, size):
             return np.arange(start, start + size)
-        places = np.arange(piece.low, piece.high)
-        return start + np.sort(permuted(places, size, *self._key, _SEGMENT_ORDER, piece.segment))
+        places = permuted(np.arange(low, high), size, *self._key, _SEGMENT_ORDER, start)
+        return start + np.sort(places)
 
     def pool(self, stream: int, place: int) -> tuple[PoolRows, int]:
         """The pool that holds a place of a stream (from 0), and how many of its rows come before.
@@ -181,20 +188,16 @@ class EpochOrder:
         cell = at * num_cells // plan.num_rows
         cell += at >= (cell + 1) * plan.num_rows // num_cells
         bounds = [c * plan.num_rows // num_cells for c in (cell, cell + 1)]
-        segments, lows, highs = self._parts(*bounds)
-        sizes = highs - lows
+        firsts, sizes = self._parts(*bounds)
         starts = bounds[0] + np.array(
             [int((sizes * read // plan.reads).sum()) for read in range(plan.reads + 1)]
         )
         read = int(np.searchsorted(starts, at, side="right")) - 1
-        first, last = lows + sizes * read // plan.reads, lows + sizes * (read + 1) // plan.reads
-        pieces = [
-            Piece(*numbers)
-            for numbers in zip(segments.tolist(), first.tolist(), last.tolist(), strict=True)
-            if numbers[1] < numbers[2]
-        ]
+        lows, highs = sizes * read // plan.reads, sizes * (read + 1) // plan.reads
+        parts = np.stack([firsts, sizes, lows, highs])[:, lows < highs]
+        pieces = sorted(Piece(*numbers) for numbers in parts.T.tolist())
         number = (cell - stream * plan.cells) * plan.reads + read
-        return PoolRows(number, tuple(sorted(pieces))), at - int(starts[read])
+        return PoolRows(number, tuple(pieces)), at - int(starts[read])
 
     def _deal(self) -> NDArray[np.int64]:
         """Segments in the order of the line: cell by cell."""
@@ -212,16 +215,14 @@ class EpochOrder:
         cells += streams * plan.cells
         return np.lexsort((self._hashes(_CELL_ORDER, num_segments), cells))
 
-    def _parts(
-        self, low: int, high: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Segments at places `low` to `high` of the line, and which of their places these are."""
+    def _parts(self, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What lies at places `low` to `high` of the line: first rows, and numbers of rows."""
         first, last = (int(i) for i in np.searchsorted(self._ends, [low, high - 1], side="right"))
         chosen = slice(first, last + 1)
-        segments = self._line[chosen]
-        sizes = self.plan.segment_sizes[segments]
-        begins = self._ends[chosen] - sizes
-        return segments, np.maximum(low - begins, 0), np.minimum(high - begins, sizes)
+        segments, ends = self._line[chosen], self._ends[chosen]
+        begins = ends - self.plan.segment_sizes[segments]
+        cut = np.maximum(low - begins, 0)
+        return self.plan.segment_starts[segments] + cut, np.minimum(high, ends) - begins - cut
 
     def _hashes(self, what: int, count: int) -> NDArray[np.uint64]:
         return splitmix64(np.arange(count, dtype=np.uint64) ^ np.uint64(combine(*self._key, what)))
