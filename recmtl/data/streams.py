@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recmtl.batch import Batch
 from recmtl.data.cutting import pad_to
 from recmtl.data.encode import Encoders
-from recmtl.data.forward import trim
+from recmtl.data.forward import keep_little, trim
 from recmtl.data.order import EpochOrder, Plan, PoolRows, plan
 from recmtl.data.pools import Gathered, Pool, to_batch
 from recmtl.data.prefetch import prefetched
@@ -139,6 +139,7 @@ class TrainStreams:
             yield to_batch([self._kept.gather(index_M)], self._kept.row_format)
 
     def _from_pools(self, order: EpochOrder, start: int) -> Iterator[Batch]:
+        keep_little(self.memory_bytes)
         streams = [
             _Stream(self.log, self.encoders, order, stream, start * self.plan.share)
             for stream in self._mine
