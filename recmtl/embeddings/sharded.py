@@ -1,7 +1,7 @@
 """ShardedLookup: ids -> vectors through one TorchRec collection, updated in backward.
 
-Shape letters: B rows, F single-valued sparse features, N values, E embedding width, L sequence
-length.
+Shape letters: B rows, F single-valued sparse features, K keys, N values, E embedding width, L
+sequence length.
 """
 
 from __future__ import annotations
@@ -12,32 +12,28 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from recmtl import _torchrec
 from recmtl.batch import Batch
+from recmtl.embeddings.bags import BagOrder, Key
 from recmtl.embeddings.config import EmbeddingConfig
 from recmtl.embeddings.initial import fill_rows
 from recmtl.embeddings.optim import fuse_optimizer, require_optimizer
 from recmtl.embeddings.plan import Sharding, plan_in_words, plan_tables
-from recmtl.embeddings.pooling import finish_bag, positions
 from recmtl.embeddings.tables import Layout
+from recmtl.embeddings.vectors import Vectors
 from recmtl.errors import DataError
 
 __all__ = ["Sharded", "ShardedLookup", "shard"]
 
 
-class _Run(NamedTuple):
-    """Neighbouring columns of the collection's output that belong to one feature."""
+class _Kernel(NamedTuple):
+    """One table-batched kernel of this rank, and the order of its features."""
 
-    feature: str
-    first: int
-    """Position of the first vector in its sequence."""
-    width: int
-
-    def next_position(self, dim: int) -> int:
-        """Position of the vector that would continue the run."""
-        return self.first + self.width // dim
+    op: Any
+    order: BagOrder
 
 
 class ShardedLookup(nn.Module):
@@ -67,19 +63,17 @@ class ShardedLookup(nn.Module):
         }
         # A pooled feature is one key of the collection, a sequence one for each position.
         names = [*(f.name for f in layout.single), *(f.name for f in layout.bags)]
-        keys_of = {name: [f"{i}"] for i, name in enumerate(names)}
+        keys_of = {name: {f"{i}": Key(name)} for i, name in enumerate(names)}
         for i, sequence in enumerate(layout.sequences, start=len(keys_of)):
-            keys_of[sequence.name] = [f"{i}.{position}" for position in range(sequence.max_len)]
-        self._keys = [key for keys in keys_of.values() for key in keys]
-        self._meaning = {
-            key: (name, position)
-            for name, keys in keys_of.items()
-            for position, key in enumerate(keys)
-        }
-        self._runs: list[_Run] = []
-        self._runs_of: list[str] = []
-        self.is_shared = False
-        """Whether ids travel to other ranks; `shard` says so."""
+            keys_of[sequence.name] = {
+                f"{i}.{position}": Key(sequence.name, position)
+                for position in range(sequence.max_len)
+            }
+        self._keys = {inner: key for keys in keys_of.values() for inner, key in keys.items()}
+        self._dims = layout.dims
+        self._given = BagOrder(layout, list(self._keys.values()))
+        self._found: tuple[list[str], BagOrder] | None = None
+        self._direct: list[_Kernel] | None = None
         self.collection = _torchrec.EmbeddingBagCollection(
             tables=[
                 _torchrec.EmbeddingBagConfig(
@@ -105,24 +99,54 @@ class ShardedLookup(nn.Module):
         """
         return self.collection.fused_optimizer if self.inner else None
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> Mapping[str, Tensor]:
         """Vectors of every feature in the order of the spec: [B, E], a sequence [B, L, E]."""
         if not self.inner:
             return {}
-        if self.is_shared:
-            self._require_inside(batch)
-        pooled = self.collection(self._jagged(batch))
-        runs = self._runs_in(pooled.keys())
-        pieces = torch.split(pooled.values(), [run.width for run in runs], dim=1)
-        found: dict[str, Tensor] = {}
-        for run, piece in sorted(zip(runs, pieces, strict=True), key=lambda pair: pair[0].first):
-            before = found.get(run.feature)
-            found[run.feature] = piece if before is None else torch.cat([before, piece], dim=1)
-        for bag in self.layout.bags:
-            found[bag.name] = finish_bag(bag, batch.bags[bag.name], found[bag.name])
-        for sequence in self.layout.sequences:
-            found[sequence.name] = found[sequence.name].view(len(batch), sequence.max_len, -1)
-        return {name: found[name] for name in self.layout.features}
+        blocks = self._exchanged(batch) if self._direct is None else self._looked_up(batch)
+        return Vectors(blocks, names=self.layout.features, dims=self._dims)
+
+    def _looked_up(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:
+        """From this rank's own kernels, which hold all tables."""
+        assert self._direct is not None
+        blocks: dict[tuple[str, ...], Tensor] = {}
+        for op, order in self._direct:
+            values_N, lengths_KB, weights_N = order.bags(batch)
+            if lengths_KB is None:
+                offsets = torch.arange(len(values_N) + 1, device=values_N.device)
+            else:
+                offsets = nnf.pad(lengths_KB.cumsum(0), (1, 0))
+            blocks |= order.vectors(op(values_N, offsets, weights_N), batch)
+        return blocks
+
+    def _exchanged(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:
+        """From the ranks that hold the rows."""
+        self._require_inside(batch)
+        values_N, lengths_KB, weights_N = self._given.bags(batch)
+        jagged = _torchrec.KeyedJaggedTensor(
+            keys=list(self._keys),
+            values=values_N,
+            lengths=torch.ones_like(values_N) if lengths_KB is None else lengths_KB,
+            weights=weights_N,
+            stride=len(batch),
+        )
+        pooled = self.collection(jagged)
+        keys = pooled.keys()
+        if self._found is None or self._found[0] != keys:
+            order = BagOrder(self.layout, [self._keys[key] for key in keys])
+            self._found = (list(keys), order)
+        return self._found[1].vectors(pooled.values(), batch)
+
+    def look_up_directly(self) -> None:
+        """Call the kernels without the exchange of ids and vectors: this rank has all tables."""
+        self._direct = [
+            _Kernel(
+                module.emb_module,
+                BagOrder(self.layout, [self._keys[k] for k in module._config.feature_names()]),
+            )
+            for lookup in self.collection._lookups
+            for module in lookup._emb_modules
+        ]
 
     def _require_inside(self, batch: Batch) -> None:
         """Fail on the rank that has an id outside its table, before ids are exchanged.
@@ -149,54 +173,6 @@ class ShardedLookup(nn.Module):
                 problems.append(f"{message}: {found}. Encode rows with the run's own encoders.")
         if problems:
             raise DataError.all_of(problems)
-
-    def _runs_in(self, keys: list[str]) -> list[_Run]:
-        """What stands where in the collection's output: it has its features in the plan's order."""
-        if keys != self._runs_of:
-            runs: list[_Run] = []
-            dims = self.layout.dims
-            for key in keys:
-                name, position = self._meaning[key]
-                width = dims[name]
-                if runs and runs[-1].feature == name and runs[-1].next_position(width) == position:
-                    runs[-1] = runs[-1]._replace(width=runs[-1].width + width)
-                else:
-                    runs.append(_Run(name, position, width))
-            self._runs, self._runs_of = runs, list(keys)
-        return self._runs
-
-    def _jagged(self, batch: Batch) -> Any:
-        """The batch as TorchRec's jagged tensor: B bags for each of `_keys`."""
-        num_rows = len(batch)
-        values = [batch.ids_FB.flatten()]
-        lengths = [torch.ones_like(values[0])]
-        weights: list[Tensor | None] = [None]
-        for bag in self.layout.bags:
-            column = batch.bags[bag.name]
-            values.append(column.values_N)
-            lengths.append(column.lengths_B)
-            weights.append(column.weights_N if bag.weighted else None)
-        for sequence in self.layout.sequences:
-            column = batch.sequences[sequence.name]
-            index_LB, present_LB = positions(column, sequence.max_len)
-            values.append(column.values_N[index_LB[present_LB]])
-            lengths.append(present_LB.flatten().to(torch.int64))
-            weights.append(None)
-        values_N = torch.cat(values)
-        weights_N = None
-        if self.layout.is_weighted:
-            all_ones = torch.ones_like(values_N, dtype=torch.float32)
-            ones_of = torch.split(all_ones, [len(v) for v in values])
-            weights_N = torch.cat(
-                [ones if w is None else w for w, ones in zip(weights, ones_of, strict=True)]
-            )
-        return _torchrec.KeyedJaggedTensor(
-            keys=self._keys,
-            values=values_N,
-            lengths=torch.cat(lengths),
-            weights=weights_N,
-            stride=num_rows,
-        )
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -307,7 +283,8 @@ def shard(
             net, device=device, plan=plan, sharders=sharders, data_parallel_wrapper=wrapper
         )
     world_size = dist.get_world_size()
-    lookup.is_shared = world_size > 1
+    if world_size == 1 and lookup.inner:
+        lookup.look_up_directly()
     lookup.initialize()
     return Sharded(parallel, plan_in_words(plan, lookup.inner, world_size=world_size))
 

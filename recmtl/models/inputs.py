@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recmtl.batch import Batch
 from recmtl.embeddings import Layout
+from recmtl.embeddings.vectors import side_by_side
 from recmtl.errors import SpecError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
 from recmtl.towers import InputDims, TowerInput
@@ -58,7 +59,6 @@ class TowerInputs(nn.Module):
         )
         self._in_vector = tuple(name for name in layout.features if name not in self._apart)
         self._num_dense = len(spec.dense)
-        self._sequence_names = frozenset(sequence.name for sequence in layout.sequences)
         self.fields = tuple(f.name for f in spec.features if not isinstance(f, SequenceFeature))
         self._dense_names = tuple(feature.name for feature in spec.dense)
         self._behaviours: dict[str, tuple[str, ...]] = {}
@@ -106,10 +106,8 @@ class TowerInputs(nn.Module):
         """
         parts = [batch.dense_DB.T] if self._num_dense else []
         parts += [
-            _mean(vectors[name], batch.sequences[name].lengths_B)
-            if name in self._sequence_names
-            else vectors[name]
-            for name in self._in_vector
+            _mean(piece, batch.sequences[name].lengths_B) if piece.dim() == 3 else piece
+            for name, piece in side_by_side(vectors, self._in_vector)
         ]
         x_BD = torch.cat(parts, dim=1)
         if not self.requires:

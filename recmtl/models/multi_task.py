@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recmtl.batch import Batch
+from recmtl.embeddings.vectors import side_by_side
 from recmtl.errors import CheckpointError
 from recmtl.models.inputs import TowerInputs
 from recmtl.towers import Tower, TowerInput
@@ -50,7 +51,8 @@ class MultiTaskNet(nn.Module):
         logits_BH: Tensor = self.tower(self.inputs(batch, vectors))
         if not squares:
             return logits_BH
-        flat = torch.cat([vector.flatten(1) for vector in vectors.values()], dim=1)
+        pieces = side_by_side(vectors, list(vectors))
+        flat = torch.cat([piece.flatten(1) for _, piece in pieces], dim=1)
         return logits_BH, flat.square().sum(dim=1)
 
     def tower_input(self, batch: Batch) -> Tensor | TowerInput:

@@ -235,3 +235,12 @@ def test_learning_rate_of_the_kernels_can_be_changed() -> None:
     after = tables_of(whole(lookup.tensors()))["user"]
     index = rows[0]["user"][0][0]
     torch.testing.assert_close(after[index], before[index] - 0.25)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_direct_and_exchanged_lookups_agree_bit_for_bit(plan: str) -> None:
+    lookup, batch = sharded(plan, init_scale=1.0), to_batch(random_rows(32, seed=4))
+    direct = lookup(batch)
+    lookup._direct = None
+    for name, vectors in lookup(batch).items():
+        assert torch.equal(direct[name], vectors)
