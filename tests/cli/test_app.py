@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -223,16 +222,6 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-@pytest.mark.slow
-def test_help_is_quick() -> None:
-    seconds = math.inf
-    for _ in range(3):  # the best of three: another process may take the core
-        started = time.perf_counter()
-        subprocess.run(command("--help"), capture_output=True, check=True)
-        seconds = min(seconds, time.perf_counter() - started)
-    assert seconds < 1.0
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -118,11 +117,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
     ids=["aliases", "lists", "mappings", "keys", "items", "size", "float", "integer", "string"],
 )
-def test_what_could_take_for_ever_is_refused_soon(text: str, message: str) -> None:
-    start = time.perf_counter()
+def test_what_could_take_for_ever_is_refused(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         parse_yaml(DataSpec, text, source="x.yaml")
-    assert time.perf_counter() - start < 5
     assert len(str(caught.value)) < 20_000
 
 
