@@ -65,6 +65,7 @@ class Bench:
                         partial(self.fit, name, rows, 4096, seed),
                     )
         yield "predict/mmoe/1", partial(self.predict, [n for n in names if n != "FuxiCTR"])
+        yield "profile/mmoe/4096/1", partial(self.profile, "mmoe", 4096, names)
         yield "forward/mmoe/4096/1", partial(self.in_turns, "forwarder", "mmoe", 4096, 1, QUICK)
         if self.args.quick:
             return
@@ -99,6 +100,17 @@ class Bench:
                 turns[name] = _asking(contestant, count)
             timings = alternate(turns, rounds=self.args.rounds, seconds=self.args.seconds)
         return {"timings": {name: asdict(timing) for name, timing in timings.items()}}
+
+    def profile(self, tower: str, batch: int, names: tuple[str, ...]) -> dict[str, Any]:
+        """What the time of a step goes to, by operator."""
+        shares = {}
+        for name in names:
+            with self._start(name, 1) as contestant:
+                contestant.ask(
+                    "open", kind="stepper", tower=tower, train=self.train, batch_size=batch
+                )
+                shares[name] = contestant.ask("profile", batches=STEPS.get(name, 3))
+        return {"shares": shares}
 
     def fit(self, name: str, rows: int, batch: int, seed: int) -> dict[str, Any]:
         """One epoch from Parquet in a new process, and the AUC on the test rows."""

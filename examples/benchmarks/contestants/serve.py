@@ -17,6 +17,7 @@ import resource
 import sys
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,20 @@ class Server:
         assert work is not None
         return _timed(lambda: work(batches))
 
+    def profile(self, batches: int) -> dict[str, float]:
+        """Share of the time of the next steps that each kind of operator takes."""
+        work = self._work
+        assert work is not None
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            begun = time.perf_counter()
+            work(batches)
+            elapsed_us = 1e6 * (time.perf_counter() - begun)
+        shares: dict[str, float] = defaultdict(float)
+        for event in profiler.events():
+            shares[_kind(event)] += event.self_cpu_time_total / elapsed_us
+        shares["Python and the rest"] += 1 - sum(shares.values())
+        return dict(shares)
+
     def fit(self, **request: Any) -> dict[str, float]:
         """Train from Parquet."""
 
@@ -65,6 +80,33 @@ class Server:
     def predict(self, **request: Any) -> dict[str, float]:
         """Score from Parquet to Parquet."""
         return _timed(lambda: self._module.predict(self._model, **request))
+
+
+KINDS = {
+    "Optimizer.step": "optimizer",
+    "embedding_dense_backward": "dense gradients of tables",
+    "embedding_lookup": "lookup and fused update",
+    "split_embedding": "lookup and fused update",
+    "aten::embedding": "lookup and fused update",
+    "batch_norm": "batch norm",
+    "aten::addmm": "matrix products",
+    "aten::mm": "matrix products",
+    "aten::bmm": "matrix products",
+    "aten::baddbmm": "matrix products",
+}
+"""Part of the name of an operator, or of one that called it -> kind; the first that fits."""
+
+
+def _kind(event: Any) -> str:
+    names = []
+    at = event
+    while at is not None:
+        names.append(at.name)
+        at = at.cpu_parent
+    for part, kind in KINDS.items():
+        if any(part in name for name in names):
+            return kind
+    return "other operators"
 
 
 def _timed(work: Callable[[], int]) -> dict[str, float]:
