@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from recmtl.spec import DenseFeature, SequenceFeature, Spec
@@ -78,6 +78,14 @@ class Layout:
         """Features with one vector a row, all but the sequences, in the order of the spec."""
         apart = {sequence.name for sequence in self.sequences}
         return tuple(feature for feature in self.features if feature not in apart)
+
+    def with_means(self) -> Layout:
+        """The same, each sequence as the mean of its items: all that some towers read of it.
+
+        As a bag it is one sum a row, and as a sequence one for each item that it might have.
+        """
+        means = [BagFeature(s.name, s.table, "mean", weighted=False) for s in self.sequences]
+        return replace(self, bags=(*self.bags, *means), sequences=())
 
     def table_bytes(self, optimizer: str) -> dict[str, int]:
         """Table -> memory it takes in training: float32 weights and the state of its optimizer.

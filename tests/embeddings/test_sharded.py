@@ -244,3 +244,27 @@ def test_direct_and_exchanged_lookups_agree_bit_for_bit(plan: str) -> None:
     lookup._direct = None
     for name, vectors in lookup(batch).items():
         assert torch.equal(direct[name], vectors)
+
+
+def test_means_of_sequences_and_their_updates_equal_those_of_items_apart() -> None:
+    apart = sharded(init_scale=1.0, lr=0.1)
+    means = ShardedLookup(world_layout().with_means(), apart.config)
+    shard(Net(means), "cpu", batch_size=16, sharding={})
+    for step in range(3):
+        batch = to_batch(random_rows(16, seed=step))
+        found, expected = means(batch), apart(batch)
+        assert list(found) == list(LOOKED_UP)
+        losses = []
+        for vectors in (found, expected):
+            pooled = [
+                v.sum(1) / batch.sequences[name].lengths_B.clamp(min=1).unsqueeze(1)
+                if v.dim() == 3
+                else v
+                for name, v in vectors.items()
+            ]
+            losses.append(torch.cat(pooled, dim=1).sin().sum())
+        torch.testing.assert_close(*losses)
+        losses[0].backward()
+        losses[1].backward()
+    for key, tensor in whole(means.tensors()).items():
+        torch.testing.assert_close(tensor, whole(apart.tensors())[key], rtol=1e-4, atol=1e-5)
