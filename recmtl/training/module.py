@@ -29,7 +29,7 @@ from recmtl.models import build_net, build_tasks
 from recmtl.models.outcomes import Outcomes
 from recmtl.spec import Spec
 from recmtl.tasks import LossTerms
-from recmtl.towers import TowerConfig
+from recmtl.towers import TOWERS, TowerConfig
 from recmtl.training.loaders import ValidLoader
 from recmtl.training.loss_sums import LossSums, Position
 from recmtl.training.optim import TablesAndDense, dense_optimizer
@@ -135,6 +135,9 @@ class MultiTaskModule(pl.LightningModule):
             return
         encoders, train = self.encoders, self.train_config
         tables = layout(self.config, encoders.tables, encoders.single, encoders.bags)
+        requires = TOWERS[type(self.config.tower)].requires
+        if not requires & {"sequences", "target"} and train.embedding.l2 == 0:
+            tables = tables.with_means()  # the penalty is on each item
         lookup = ShardedLookup(tables, train.embedding, seed=train.seed)
         self.net = build_net(self.config, self.config.tower, encoders, lookup, seed=train.seed)
         self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
