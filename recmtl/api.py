@@ -42,8 +42,8 @@ def train(
         overrides: changes of the spec, such as ``"tower=ple"``.
         overwrite: train anew where `out` holds a run already.
         progress: shows what is going on (see `recmtl._progress`).
-        notify: told, in a sentence each, what `recmtl doctor` would warn of, and how many processes
-            train.
+        notify: told, in a sentence each, what `recmtl doctor` would warn of, how many processes
+            train, and what is not as the spec asks (`train.compile` where it cannot work).
 
     Raises:
         SpecError: the spec or an override is wrong, or `out` holds a finished run or something
@@ -87,6 +87,7 @@ def train(
                     folder=out,
                     progress=progress,
                     team=team,
+                    notify=notify,
                 )
             if splits.valid is not None:
                 summarise(run, splits.valid, progress=progress)

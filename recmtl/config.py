@@ -54,8 +54,8 @@ _REFUSED_SHARDING = {
 }
 
 
-_NO_NUMBER = ("devices", "loggers", "sharding")
-"""Keys of `train` that decide where tables are and what is logged where, and no number."""
+_NO_NUMBER = ("compile", "devices", "loggers", "sharding")
+"""Keys of `train` that decide where and how it is done and what is logged, and no number."""
 
 
 def _refuse_sharding(kind: Any) -> Any:
@@ -83,7 +83,7 @@ class ObjectiveConfig(StrictModel):
 class TrainConfig(StrictModel):
     """How the model is trained."""
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"compile", "warmup"})
+    reserved: ClassVar[frozenset[str]] = frozenset({"warmup"})
 
     batch_size: int = Field(default=4096, ge=1)
     """Rows of a global batch, over all processes; a multiple of `streams`."""
@@ -109,6 +109,10 @@ class TrainConfig(StrictModel):
     """Decides initial weights, the order of rows and dropout."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the dense part: fp32, or bf16 where it is safe. Tables stay in fp32."""
+    compile: Literal["none", "graphs", "compile"] = "none"
+    """How the tower and the loss run in training: as they are, as CUDA graphs (a GPU, one process),
+    or through `torch.compile`. Where it cannot work, training says so and goes on without. Results
+    are the same up to rounding (compiled dropout draws other units)."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints. Default: a tenth of an epoch."""
     devices: int | None = Field(default=None, ge=1)
@@ -218,8 +222,9 @@ def dump_yaml(config: StrictModel) -> str:
 def fingerprint(config: StrictModel) -> str:
     """The sha256 of everything in a spec that decides results, defaults included.
 
-    Neither the file's spelling counts, nor what says where tables are placed and where losses are
-    logged: a run may go on with other `train.devices`, `train.sharding` and `train.loggers`.
+    Neither the file's spelling counts, nor what says where tables are placed, how the dense part
+    runs and where losses are logged: a run may go on with other `train.devices`, `train.sharding`,
+    `train.compile` and `train.loggers`.
     """
     said = config.model_dump(mode="json")
     if isinstance(config, RunConfig):

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ def fit(
     progress: Progress = no_progress,
     resume: bool = True,
     team: Team = ALONE,
+    notify: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train, keep the best checkpoint, and go on where an interrupted training of `folder` stopped.
 
@@ -75,6 +76,7 @@ def fit(
         progress: shows what is going on.
         resume: go on from the last checkpoint in `folder`, if there is one.
         team: the processes that train together; each of them calls this.
+        notify: told, on the first process, in a sentence what is not as the config asks.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written first (a second signal
@@ -101,7 +103,8 @@ def fit(
     stop = StopRequest(is_led=team.is_led)
     try:
         with _quiet(), stop.on_signals(), joined(team):
-            return _fit(config, encoders, Path(data_dir), folder, progress, start, stop, team)
+            told = _nothing if notify is None or team.rank > 0 else notify
+            return _fit(config, encoders, Path(data_dir), folder, progress, start, stop, team, told)
     except TrainingInterrupted as error:
         raise KeyboardInterrupt(str(error)) from error
     except SystemExit as error:  # Lightning's answer to a second Ctrl-C
@@ -126,6 +129,7 @@ def _fit(
     start: _Start,
     stop: StopRequest,
     team: Team,
+    notify: Callable[[str], None],
 ) -> TrainResult:
     """What `fit` does; nothing that holds the process group outlives it."""
     monitor = (
@@ -150,6 +154,7 @@ def _fit(
     if config.train.patience is not None and monitor is not None:
         callbacks.append(_Patience(monitor, config.train.patience))
     module = MultiTaskModule(config, encoders)
+    module.notify = notify
     data = ClickLogDataModule(config, encoders, data_dir=data_dir)
     trainer = pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
@@ -186,7 +191,7 @@ def _fit(
     )
 
 
-def _nothing() -> None:
+def _nothing(*said: object) -> None:
     """Does nothing."""
 
 

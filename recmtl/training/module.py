@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd as _Dropout
 
@@ -30,6 +31,7 @@ from recmtl.models.outcomes import Outcomes
 from recmtl.spec import Spec
 from recmtl.tasks import LossTerms
 from recmtl.towers import TOWERS, TowerConfig
+from recmtl.training.compiled import accelerate_loss, accelerate_tower, falls_back, problem_of
 from recmtl.training.loaders import ValidLoader
 from recmtl.training.loss_sums import LossSums, Position
 from recmtl.training.optim import TablesAndDense, dense_optimizer
@@ -61,6 +63,7 @@ class MultiTaskModule(pl.LightningModule):
         tasks: loss, populations and probabilities.
         train_config: how it is trained.
         plan_text: which device holds which table, in words, once training is set up.
+        notify: told in a sentence what is not as the config asks; default: Lightning's log.
     """
 
     net: nn.Module | None
@@ -108,6 +111,8 @@ class MultiTaskModule(pl.LightningModule):
         self._shown: Position = None
         self._resumed: list[dict[str, Any]] | None = None
         self._is_random = False
+        self._loss_of = self.tasks.loss
+        self.notify: Callable[[str], None] = rank_zero_info
 
     def setup(self, stage: str) -> None:
         """Refuse what would be silently wrong, before anything is built.
@@ -141,6 +146,20 @@ class MultiTaskModule(pl.LightningModule):
         lookup = ShardedLookup(tables, train.embedding, seed=train.seed)
         self.net = build_net(self.config, self.config.tower, encoders, lookup, seed=train.seed)
         self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
+
+    def on_fit_start(self) -> None:
+        """Let the tower and the loss run as `train.compile` says, where they can."""
+        kind = self.train_config.compile
+        if kind == "none":
+            return
+        assert self.net is not None
+        tower = bare_net(self.net).tower
+        problem = problem_of(kind, tower, self.device, ranks=_world_size())
+        if problem is not None:
+            self.notify(falls_back(kind, problem))
+            return
+        accelerate_tower(tower, kind, self.notify)
+        self._loss_of = accelerate_loss(self.tasks, tower, kind, self.notify)
 
     def configure_optimizers(self) -> Any:
         """One optimizer with the groups `sparse` and `dense`; a subclass may add a schedule."""
@@ -189,7 +208,7 @@ class MultiTaskModule(pl.LightningModule):
         if self.train_config.normalize == "observed":
             own_T = self.tasks.observed_weight(batch.labels_BK, batch.weight_B)
             observed_weight_T = _over_ranks(own_T)
-        terms = self.tasks.loss(
+        terms = self._loss_of(
             logits_BH,
             batch.labels_BK,
             batch.weight_B,
