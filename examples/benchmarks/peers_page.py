@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from peers_processes import PEERS
 from rounds import Timing, markdown, paired_ratio
 
 __all__ = ["page"]
@@ -37,11 +38,19 @@ NOTES = """
 
 def page(known: Known) -> str:
     """Markdown."""
-    places = sorted({entry["where"] for entry in known.values()})
+    places: dict[str, list[str]] = {}
+    for entry in known.values():
+        commit, _, place = entry["where"].removeprefix("commit ").partition(", ")
+        places.setdefault(place, []).append(commit)
+    pins = [wanted for peer in PEERS.values() for wanted in peer.requirements if "==" in wanted]
     parts = [
         "# The same work on other packages\n",
         "`python examples/benchmarks/peers.py` (resumable; `--quick`: torch-rechub and MMoE).\n",
-        *(f"- {place}\n" for place in places),
+        *(
+            f"- commit {', '.join(dict.fromkeys(commits))}; {place}\n"
+            for place, commits in places.items()
+        ),
+        f"- {', '.join(pins)}, each on that torch\n",
         "\n## Targets\n",
         markdown(["target", "least", "aim", "found", "met"], _targets(known)),
         "\n## Training step, batches in memory\n",

@@ -18,9 +18,7 @@ from deepctr_torch.inputs import DenseFeat, SparseFeat
 from deepctr_torch.models import MMOE
 from workload import DENSE, DIM, IDS, SIZES
 
-__all__ = ["PACKAGES", "fit", "predict", "stepper"]
-
-PACKAGES = ("deepctr-torch",)
+__all__ = ["fit", "predict", "stepper"]
 
 
 def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:

@@ -24,9 +24,7 @@ from fuxictr.pytorch.models import MultiTaskModel
 from torch import nn
 from workload import DENSE, DIM, IDS, SIZES
 
-__all__ = ["PACKAGES", "fit", "predict", "stepper"]
-
-PACKAGES = ("fuxictr",)
+__all__ = ["fit", "predict", "stepper"]
 MAX_NORM = 10.0
 """Default of its `fit`."""
 

@@ -18,9 +18,7 @@ from nextrec.models.multitask.mmoe import MMOE
 from torch.utils.data import DataLoader
 from workload import DENSE, DIM, IDS, SIZES
 
-__all__ = ["PACKAGES", "fit", "predict", "stepper"]
-
-PACKAGES = ("nextrec",)
+__all__ = ["fit", "predict", "stepper"]
 
 
 def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:

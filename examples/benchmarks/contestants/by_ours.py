@@ -20,9 +20,7 @@ import recmtl
 from recmtl.batch import Batch
 from recmtl.scoring import BatchScorer
 
-__all__ = ["PACKAGES", "fit", "forwarder", "predict", "stepper"]
-
-PACKAGES = ("recmtl", "torchrec", "fbgemm_gpu-cpu")
+__all__ = ["fit", "forwarder", "predict", "stepper"]
 
 
 def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:

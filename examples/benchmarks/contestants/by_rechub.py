@@ -22,9 +22,7 @@ from torch_rechub.trainers import MTLTrainer
 from torch_rechub.utils.data import DataGenerator, PredictDataset, df_to_dict
 from workload import DENSE, DIM, IDS, SIZES
 
-__all__ = ["PACKAGES", "fit", "forwarder", "predict", "stepper"]
-
-PACKAGES = ("torch-rechub",)
+__all__ = ["fit", "forwarder", "predict", "stepper"]
 
 
 def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import json
 import os
 import resource
@@ -36,11 +35,6 @@ class Server:
         self._module = importlib.import_module(name)
         self._work: Callable[[int], int] | None = None
         self._model: Any = None
-
-    def about(self) -> dict[str, str]:
-        """Versions."""
-        packages = (*self._module.PACKAGES, "torch", "numpy")
-        return {name: importlib.metadata.version(name) for name in packages}
 
     def open(self, kind: str, **request: Any) -> dict[str, Any]:
         """Make a model and batches in memory: `kind` is stepper or forwarder."""
