@@ -6,6 +6,7 @@ features, K label columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,14 +39,10 @@ class Ragged(NamedTuple):
         weights_N = None if self.weights_N is None else self.weights_N[take_N]
         return Ragged(self.values_N[take_N], lengths_M, weights_N)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Ragged:
-        """The same column on `device`."""
-        weights_N = self.weights_N
-        return Ragged(
-            self.values_N.to(device, non_blocking=non_blocking),
-            self.lengths_B.to(device, non_blocking=non_blocking),
-            None if weights_N is None else weights_N.to(device, non_blocking=non_blocking),
-        )
+    def each(self, change: Callable[[Tensor], Tensor]) -> Ragged:
+        """A column of what `change` makes of each tensor."""
+        weights_N = None if self.weights_N is None else change(self.weights_N)
+        return Ragged(change(self.values_N), change(self.lengths_B), weights_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +92,16 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same rows on `device`."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what `change` makes of each tensor."""
         return Batch(
-            ids_FB=move(self.ids_FB),
-            dense_DB=move(self.dense_DB),
-            bags={
-                name: column.to(device, non_blocking=non_blocking)
-                for name, column in self.bags.items()
-            },
-            sequences={
-                name: column.to(device, non_blocking=non_blocking)
-                for name, column in self.sequences.items()
-            },
-            labels_BK=move(self.labels_BK),
-            weight_B=move(self.weight_B),
-            rows_B=move(self.rows_B),
+            ids_FB=change(self.ids_FB),
+            dense_DB=change(self.dense_DB),
+            bags={name: column.each(change) for name, column in self.bags.items()},
+            sequences={name: column.each(change) for name, column in self.sequences.items()},
+            labels_BK=change(self.labels_BK),
+            weight_B=change(self.weight_B),
+            rows_B=change(self.rows_B),
         )

@@ -70,7 +70,8 @@ class ClickLogDataModule(pl.LightningDataModule):
             world_size=trainer.world_size,
         )
         progress: Any = trainer.fit_loop.epoch_progress.current
-        return TrainLoader(streams, lambda: progress.processed)
+        device = trainer.strategy.root_device
+        return TrainLoader(streams, lambda: progress.processed, device)
 
     def val_dataloader(self) -> ValidLoader | list[ValidLoader]:
         """Batches of the validation rows, or nothing where the spec has none."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import torch
 import torch.distributed as dist
 
 from recmtl.batch import Batch
 from recmtl.data import Encoders, Log, batches_in_order
 from recmtl.data.codes import Aside, read_aside
 from recmtl.errors import CheckpointError
+from recmtl.training.to_device import on_cuda
 
 __all__ = ["TrainLoader", "ValidLoader"]
 
@@ -34,15 +36,22 @@ class TrainLoader:
     ahead and a restart would lose it.
     """
 
-    def __init__(self, streams: Streams, current_epoch: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        current_epoch: Callable[[], int],
+        device: torch.device | None = None,
+    ) -> None:
         """Say where batches come from.
 
         Args:
             streams: where batches come from.
             current_epoch: the epoch that the trainer is in, counted from 0.
+            device: where batches go; only a CUDA device gets them ahead of the step.
         """
         self._streams = streams
         self._current_epoch = current_epoch
+        self._device = device
         self._epoch = 0
         self._batch = 0
         self._resume: tuple[int, int] | None = None
@@ -55,7 +64,10 @@ class TrainLoader:
         if self._resume is not None and self._resume[0] == self._epoch:
             self._batch = self._resume[1]
         self._resume = None
-        for batch in self._streams.batches(self._epoch, self._batch):
+        batches = self._streams.batches(self._epoch, self._batch)
+        if self._device is not None and self._device.type == "cuda":
+            batches = on_cuda(batches, self._device)
+        for batch in batches:
             self._batch += 1
             yield batch
 
