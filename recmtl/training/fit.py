@@ -232,7 +232,7 @@ class _PlanFile(Callback):
 
 
 class _Stopwatch(Callback):
-    """Seconds and steps of training, validation left out."""
+    """Seconds and rows of training from the first read of the log on, validation left out."""
 
     def __init__(self, *, num_rows: int, batch_size: int) -> None:
         self.num_rows, self.batch_size = num_rows, batch_size
@@ -240,9 +240,11 @@ class _Stopwatch(Callback):
         self.rows = 0
         self._since: float | None = None
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        if self._since is None:
-            self._since = time.monotonic()
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._go_on()
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self._go_on()  # after a validation within an epoch
 
     def on_train_batch_end(
         self,
@@ -261,6 +263,10 @@ class _Stopwatch(Callback):
 
     def on_validation_start(self, *args: Any, **kwargs: Any) -> None:
         self._pause()
+
+    def _go_on(self) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
 
     def _pause(self) -> None:
         if self._since is not None:
