@@ -24,7 +24,7 @@ def on_cuda(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """
     stream = torch.cuda.Stream(device)
     before: tuple[Batch, torch.cuda.Event] | None = None
-    for batch in prefetched(_pinned(batches), ahead=_PINNED_AHEAD):
+    for batch in prefetched(_pinned(batches, device), ahead=_PINNED_AHEAD):
         with torch.cuda.stream(stream):
             coming = batch.to(device, non_blocking=True)
         copied = stream.record_event()
@@ -47,8 +47,8 @@ def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
     return batch.each(kept)
 
 
-def _pinned(batches: Iterable[Batch]) -> Iterator[Batch]:
+def _pinned(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     for batch in batches:
-        with CAPTURING:
+        with CAPTURING, torch.cuda.device(device):
             ready = batch.each(Tensor.pin_memory)
         yield ready
