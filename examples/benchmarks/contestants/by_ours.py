@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning  # noqa: F401  imports are not timed, whoever makes them
+import polars as pl
 import pyarrow.parquet as pq
 import torch.distributed as dist
 from batches import NUM_BATCHES, cycling
@@ -39,19 +40,23 @@ def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:
 
 def forwarder(tower: str, train: str, batch_size: int, run: str) -> Callable[[int], int]:
     """Probabilities of encoded batches, by the net of a run."""
-    _, _, batches = prepared(Path(train).parent, tower, batch_size, sequences=False)
     scorer = BatchScorer(run)
+    frame = pl.read_parquet(train, n_rows=NUM_BATCHES * batch_size)
+    parts = frame.iter_slices(batch_size)
+    batches = [scorer.encoders.encode(part, labels=False) for part in parts]
 
     def forward(some: list[Batch]) -> None:
         for batch in some:
             scorer.scores(batch)
 
-    return cycling(forward, batches[:NUM_BATCHES], batch_size)
+    return cycling(forward, batches, batch_size)
 
 
-def fit(tower: str, train: str, batch_size: int, seed: int, folder: str) -> tuple[str, int]:
+def fit(
+    tower: str, train: str, batch_size: int, seed: int, folder: str, ids: str = "vocab: {{}}"
+) -> tuple[str, int]:
     """One epoch from Parquet: a whole run."""
-    text = spec(tower, batch_size=batch_size).replace(
+    text = spec(tower, ids=ids, batch_size=batch_size).replace(
         "train.parquet, valid: test.parquet", Path(train).name
     )
     path = Path(folder, "spec.yaml")
