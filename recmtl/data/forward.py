@@ -48,12 +48,14 @@ class _Footer(NamedTuple):
 class _Forward:
     """A place in a file, and the rows around it that are decoded already."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...], at: int) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...], at: int, at_once: int | None) -> None:
         self.path, self.columns = path, columns
         footer = _footer(path, *_stamp(path))
         group = bisect_right(footer.ends, at)
         row_bytes = _decoded_bytes(footer.metadata, min(group, len(footer.ends) - 1), columns)
         smallest, largest = _BATCH_ROWS
+        few = min(max(int(_BATCH_BYTES / row_bytes), smallest), largest)
+        self.batch_rows = few if at_once is None else max(at_once, few)
         self.at = footer.ends[group - 1] if group else 0
         self.ends = footer.ends
         with _allocating_from(_POOL):
@@ -61,16 +63,20 @@ class _Forward:
                 path, metadata=footer.metadata, buffer_size=_BUFFER_BYTES, pre_buffer=False
             )
         self._batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
-            batch_size=min(max(int(_BATCH_BYTES / row_bytes), smallest), largest),
+            batch_size=self.batch_rows,
             row_groups=range(group, len(footer.ends)),
             columns=list(columns),
             use_threads=False,
         )
         self._left: pa.RecordBatch | None = None
 
-    def goes_on_to(self, path: Path, columns: tuple[str, ...], low: int) -> bool:
-        """Whether these rows lie ahead in the same row group, or near."""
+    def goes_on_to(
+        self, path: Path, columns: tuple[str, ...], low: int, at_once: int | None
+    ) -> bool:
+        """Whether these rows lie ahead in the same row group, or near, and are not far more."""
         if (path, columns) != (self.path, self.columns) or low < self.at:
+            return False
+        if at_once is not None and at_once > 4 * self.batch_rows:
             return False
         same_group = bisect_right(self.ends, low) == bisect_right(self.ends, self.at)
         return same_group or low - self.at < _NEAR_ROWS
@@ -96,9 +102,12 @@ class _Forward:
             if stop < batch.num_rows:
                 self._left = batch.slice(stop)
             self.at += stop
-        empty = self._file.schema_arrow.empty_table().select(self.columns)
-        table = pa.Table.from_batches(parts).combine_chunks(_POOL) if parts else empty
-        frame = pl.from_arrow(table)
+        if len(parts) == 1:
+            frame = pl.from_arrow(parts[0])
+        elif parts:
+            frame = pl.from_arrow(pa.Table.from_batches(parts).combine_chunks(_POOL))
+        else:
+            frame = pl.from_arrow(self._file.schema_arrow.empty_table())
         assert isinstance(frame, pl.DataFrame)
         return frame.select(self.columns)
 
@@ -136,9 +145,10 @@ def read_forward(
         OSError, ValueError: the file cannot be read (pyarrow's errors are these).
     """
     wanted, forward = tuple(columns), _place.forward
-    if forward is None or not forward.goes_on_to(path, wanted, low):
+    at_once = high - low if offsets is None else None
+    if forward is None or not forward.goes_on_to(path, wanted, low, at_once):
         release()
-        forward = _place.forward = _Forward(path, wanted, low)
+        forward = _place.forward = _Forward(path, wanted, low, at_once)
     try:
         frame = forward.read(low, high, offsets)
     except BaseException:

@@ -2,7 +2,7 @@
 
 A gather of random rows costs one cache miss for each column of a feature-major pool. Here the fixed
 part of a row (ids, dense features, labels, weight, number) lies together as 32-bit words, and
-becomes feature-major when it is a batch.
+becomes feature-major when it is a batch. The items of a row's list lie together as bytes.
 
 Shape letters: B rows of a pool, M rows that are gathered, W words of a row, N items of a list
 column.
@@ -13,14 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recmtl.batch import Batch, Ragged
 
 __all__ = ["Pool", "RowFormat", "to_batch"]
 
-_BLOCK = 1 << 12  # rows that are transposed at once, inside the cache
+_BLOCK_WORDS, _FEWEST_ROWS = 1 << 17, 64  # that are transposed at once, inside the cache
 
 
 class RowFormat(NamedTuple):
@@ -48,22 +52,44 @@ class RowFormat(NamedTuple):
         return 4 * sum(self.cuts)
 
 
+class _Items(NamedTuple):
+    """What the rows of a pool have in a list column: numbers of one type, as bytes."""
+
+    bytes_B: pa.LargeBinaryArray
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, parts: Sequence[Tensor], ends_B: NDArray[np.int64]) -> _Items:
+        """Numbers of all rows, one row's after the other's, and where those of each row end."""
+        numbers_N = torch.cat(list(parts)).numpy()
+        offsets = np.concatenate([np.zeros(1, np.int64), ends_B]) * numbers_N.itemsize
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(numbers_N)]
+        array = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends_B), buffers)
+        return cls(array, parts[0].dtype)
+
+    def gather(self, index_M: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The numbers of some rows, and how many each of them has."""
+        found = pc.take(self.bytes_B, pa.array(index_M), boundscheck=False)
+        _, offsets, numbers = found.buffers()
+        ends = np.frombuffer(offsets, np.int64, len(found) + 1)
+        size = self.dtype.itemsize
+        count = int(ends[-1]) // size
+        if not count:
+            return torch.empty(0, dtype=self.dtype), torch.zeros(len(found), dtype=torch.int64)
+        numbers_N = torch.frombuffer(numbers, dtype=self.dtype, count=count)
+        return numbers_N, torch.from_numpy(np.diff(ends) // size)
+
+
 class _Lists(NamedTuple):
-    """A list column of a pool: like `Ragged`, and where each row's items start."""
+    """A list column of a pool."""
 
-    values_N: Tensor
-    lengths_B: Tensor
-    starts_B: Tensor
-    weights_N: Tensor | None
+    values: _Items
+    weights: _Items | None
 
-    def gather(self, index_M: Tensor) -> Ragged:
-        lengths_M = self.lengths_B[index_M]
-        ends_M = lengths_M.cumsum(0)
-        total = int(ends_M[-1]) if len(ends_M) else 0
-        shift_M = self.starts_B[index_M] - (ends_M - lengths_M)
-        take_N = torch.arange(total) + shift_M.repeat_interleave(lengths_M, output_size=total)
-        weights_N = None if self.weights_N is None else self.weights_N[take_N]
-        return Ragged(self.values_N[take_N], lengths_M, weights_N)
+    def gather(self, index_M: NDArray[np.int64]) -> Ragged:
+        values_N, lengths_M = self.values.gather(index_M)
+        weights_N = None if self.weights is None else self.weights.gather(index_M)[0]
+        return Ragged(values_N, lengths_M, weights_N)
 
 
 class Gathered(NamedTuple):
@@ -118,47 +144,62 @@ class Pool:
 
     def gather(self, index_M: Tensor) -> Gathered:
         """The rows `index_M`, in that order."""
+        index = index_M.numpy()
         return Gathered(
             self._words_BW.index_select(0, index_M),
-            {name: lists.gather(index_M) for name, lists in self._bags.items()},
-            {name: lists.gather(index_M) for name, lists in self._sequences.items()},
+            {name: lists.gather(index) for name, lists in self._bags.items()},
+            {name: lists.gather(index) for name, lists in self._sequences.items()},
         )
 
     def _write(self, part: Batch, first: int) -> None:
-        ids, dense, labels, weight, rows = torch.split(
-            self._words_BW[first : first + len(part)], self.row_format.cuts, 1
-        )
-        for start in range(0, len(part), _BLOCK):
-            stop = min(start + _BLOCK, len(part))
-            # Not `contiguous()`, which leaves the strides of a single column as they are.
-            ids_BF = torch.empty(
-                (stop - start, self.row_format.num_ids), dtype=self.row_format.id_dtype
-            )
-            ids_BF.copy_(part.ids_FB[:, start:stop].T)
-            ids[start:stop] = ids_BF.view(torch.int32)
-            dense[start:stop] = part.dense_DB[:, start:stop].T.view(torch.int32)
-        labels.copy_(part.labels_BK.view(torch.int32))
-        weight.copy_(part.weight_B[:, None].view(torch.int32))
-        rows.copy_(part.rows_B[:, None].view(torch.int32))
+        """Rows in blocks: feature-major words first, then all of them transposed at once."""
+        cuts, num_words = self.row_format.cuts, self._words_BW.shape[1]
+        step = max(_BLOCK_WORDS // num_words, _FEWEST_ROWS)
+        for start in range(0, len(part), step):
+            stop = min(start + step, len(part))
+            words_WM = torch.empty((num_words, stop - start), dtype=torch.int32)
+            ids, dense, labels, weight, rows = torch.split(words_WM, cuts)
+            _to_words(part.ids_FB[:, start:stop], ids)
+            dense.view(torch.float32).copy_(part.dense_DB[:, start:stop])
+            labels.view(torch.float32).copy_(part.labels_BK[start:stop].T)
+            weight.view(torch.float32).copy_(part.weight_B[None, start:stop])
+            _to_words(part.rows_B[None, start:stop], rows)
+            self._words_BW[first + start : first + stop].copy_(words_WM.T)
 
 
 def to_batch(gathered: Sequence[Gathered], row_format: RowFormat) -> Batch:
     """One batch of rows from several pools of one format, one pool's after the other's."""
     first = gathered[0]
     words_MW = first.words_MW if len(gathered) == 1 else torch.cat([g.words_MW for g in gathered])
-    ids, dense, labels, weight, rows = torch.split(words_MW, row_format.cuts, 1)
-    ids_MF = _viewed(ids, row_format.id_dtype)
+    words_WM = torch.empty(words_MW.shape[::-1], dtype=torch.int32).copy_(words_MW.T)
+    ids, dense, labels, weight, rows = torch.split(words_WM, row_format.cuts)
     return Batch(
-        ids_FB=ids_MF.T.contiguous().long(),
-        dense_DB=dense.view(torch.float32).T.contiguous(),
+        ids_FB=_from_words(ids, row_format.words_per_id),
+        dense_DB=dense.view(torch.float32).clone(),
         bags={name: _joined([g.bags[name] for g in gathered]) for name in first.bags},
         sequences={
             name: _joined([g.sequences[name] for g in gathered]) for name in first.sequences
         },
-        labels_BK=_viewed(labels, torch.float32),
-        weight_B=_viewed(weight, torch.float32)[:, 0],
-        rows_B=_viewed(rows, torch.int64)[:, 0],
+        labels_BK=labels.view(torch.float32).T.clone(memory_format=torch.contiguous_format),
+        weight_B=weight.view(torch.float32)[0].clone(),
+        rows_B=_from_words(rows, 2)[0],
     )
+
+
+def _to_words(numbers_FM: Tensor, out: Tensor) -> None:
+    """Integers of 64 bits as words: one that holds the number, or the lower and the upper half."""
+    if len(out) == len(numbers_FM):
+        out.copy_(numbers_FM)
+        return
+    out[0::2] = numbers_FM
+    out[1::2] = numbers_FM >> 32
+
+
+def _from_words(words: Tensor, words_per_number: int) -> Tensor:
+    """What `_to_words` was given."""
+    if words_per_number == 1:
+        return words.long()
+    return (words[0::2].long() & 0xFFFFFFFF) | (words[1::2].long() << 32)
 
 
 def _cut(column: Ragged, sizes: Sequence[int]) -> list[Ragged]:
@@ -170,26 +211,16 @@ def _cut(column: Ragged, sizes: Sequence[int]) -> list[Ragged]:
     ]
 
 
-def _viewed(words: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of some words, as numbers of another type.
-
-    Not `contiguous()`, which leaves the strides of a single row as they are.
-    """
-    return words.clone(memory_format=torch.contiguous_format).view(dtype)
-
-
 def _lists(columns: Sequence[Ragged]) -> _Lists:
     weights = [column.weights_N for column in columns if column.weights_N is not None]
-    lengths_B = torch.cat([column.lengths_B for column in columns])
-    return _Lists(
-        torch.cat([column.values_N for column in columns]),
-        lengths_B,
-        lengths_B.cumsum(0) - lengths_B,
-        torch.cat(weights) if weights else None,
-    )
+    ends_B = torch.cat([column.lengths_B for column in columns]).cumsum(0).numpy()
+    values = _Items.of([column.values_N for column in columns], ends_B)
+    return _Lists(values, _Items.of(weights, ends_B) if weights else None)
 
 
 def _joined(columns: Sequence[Ragged]) -> Ragged:
+    if len(columns) == 1:
+        return columns[0]._replace(values_N=columns[0].values_N.long())
     weights = [column.weights_N for column in columns if column.weights_N is not None]
     return Ragged(
         torch.cat([column.values_N for column in columns]).long(),

@@ -161,21 +161,24 @@ class Log:
         frames = [
             self._read(file, columns, low, high) for file, low, high in self._ranges(start, stop)
         ]
+        return self._joined(frames, columns)
+
+    def take(self, columns: Sequence[str], rows: NDArray[np.int64]) -> pl.DataFrame:
+        """The rows of these numbers, which rise."""
+        self._require(columns)
+        frames = []
+        for file, wanted in self._physical_rows(rows):
+            low, high = int(wanted[0]), int(wanted[-1]) + 1
+            offsets = None if len(wanted) == high - low else wanted - low
+            frames.append(self._of_file(file, columns, low, high, offsets))
+        return self._joined(frames, columns)
+
+    def _joined(self, frames: Sequence[pl.DataFrame], columns: Sequence[str]) -> pl.DataFrame:
         return (
             pl.concat(frames)
             if frames
             else pl.DataFrame(schema={c: self.schema[c] for c in columns})
         )
-
-    def take(self, columns: Sequence[str], rows: NDArray[np.int64]) -> pl.DataFrame:
-        """The rows of these numbers, which rise."""
-        self._require(columns)
-        frames = [pl.DataFrame(schema={c: self.schema[c] for c in columns})]
-        for file, wanted in self._physical_rows(rows):
-            low, high = int(wanted[0]), int(wanted[-1]) + 1
-            offsets = None if len(wanted) == high - low else wanted - low
-            frames.append(self._of_file(file, columns, low, high, offsets))
-        return pl.concat(frames)
 
     def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """All rows, in order, as a lazy frame."""
@@ -295,7 +298,8 @@ class Log:
                 f"{part.path}: {expected} rows were expected at row {low}, {len(frame)} are there: "
                 "it changed."
             )
-        casts = [pl.col(c).cast(t) for c in columns if frame.schema[c] != (t := self.schema[c])]
+        found = frame.schema
+        casts = [pl.col(c).cast(t) for c in columns if found[c] != (t := self.schema[c])]
         try:
             return frame.with_columns(casts) if casts else frame
         except pl.exceptions.PolarsError as error:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recmtl.data.hashing import splitmix64, xxh3_64
 from recmtl.errors import DataError
 
-__all__ = ["VocabCounter", "Vocabulary", "as_int64"]
+__all__ = ["VocabCounter", "Vocabulary", "as_int64", "filled"]
 
 _BLOCK = 1 << 16
 _SHARES = 64
@@ -141,7 +141,12 @@ def _keys(values: pl.Series) -> NDArray[np.int64]:
     """
     if values.dtype == pl.String:
         return xxh3_64(values).view(np.int64)
-    return values.fill_null(0).to_numpy() if values.null_count() else values.to_numpy()
+    return filled(values)
+
+
+def filled(values: pl.Series) -> NDArray[np.int64]:
+    """Int64 values, 0 for nulls; not to be written to."""
+    return (values.fill_null(0) if values.null_count() else values).to_numpy()
 
 
 def _index(keys: NDArray[np.int64]) -> _Direct | _Hashed:
@@ -163,8 +168,9 @@ class _Direct:
 
     def lookup(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         # Below `low` the difference wraps to a huge unsigned number: one comparison for both ends.
-        offsets = np.minimum((keys - self.low).view(np.uint64), self.span)
-        return self.rows[offsets.view(np.int64)].astype(np.int64)
+        offsets = (keys - self.low).view(np.uint64)
+        np.minimum(offsets, self.span, out=offsets)
+        return self.rows.take(offsets.view(np.int64)).astype(np.int64, copy=False)
 
 
 class _Hashed:

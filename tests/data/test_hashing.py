@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recmtl.data.hashing import _order as order_of
 from recmtl.data.hashing import combine, permutation, splitmix64, xxh3_64
 from tests.data import plain_encoding as plain
 
@@ -48,6 +50,21 @@ def test_permutation_sorts_by_the_hash_of_a_counter() -> None:
     gamma = 0x9E3779B97F4A7C15
     hashes = [plain.splitmix64((key + i * gamma) % 2**64) for i in range(50)]
     assert permutation(50, 7, 8).tolist() == sorted(range(50), key=lambda i: hashes[i])
+
+
+@pytest.mark.parametrize("size", [1 << 14, (1 << 14) + 1, 70_000, 1 << 20])
+def test_large_permutations_are_sorted_by_whole_hashes(size: int) -> None:
+    counters = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    expected = np.argsort(splitmix64(counters + np.uint64(combine(7))))
+    assert np.array_equal(permutation(size, 7), expected)
+
+
+def test_hashes_that_differ_in_few_bits_are_in_order() -> None:
+    rng = np.random.default_rng(0)
+    for shift in (0, 10, 20, 45):  # equal in their first bits, or in all bits that come next
+        hashes = rng.permutation(40_000).astype(np.uint64) << np.uint64(shift)
+        hashes[::2] |= np.uint64(1 << 63)
+        assert np.array_equal(order_of(hashes), np.argsort(hashes))
 
 
 def test_combine_takes_negative_numbers() -> None:
