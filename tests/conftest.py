@@ -20,6 +20,15 @@ hypothesis.settings.register_profile("recmtl", deadline=None, derandomize="CI" i
 hypothesis.settings.load_profile("recmtl")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` are for machines that have one."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def no_process_group_outlives_its_test() -> Iterator[None]:
     """A training script keeps its process group until it ends; the next test must not see it."""
