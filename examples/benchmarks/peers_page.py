@@ -152,12 +152,28 @@ def _profile(known: Known) -> str:
     shares = known.get("profile/mmoe/4096/1", {}).get("shares", {})
     timings = known.get("step/mmoe/4096/1", {}).get("timings", {})
     names = [name for name in shares if name in timings]
-    kinds = list(dict.fromkeys(kind for name in names for kind in shares[name]))
-    rows = [
-        [kind, *(shares[n].get(kind, 0.0) * Timing(**timings[n]).cpu for n in names)]
-        for kind in kinds
-    ]
-    return markdown(["", *names], rows)
+    if "torch-rechub" not in names:
+        return ""
+    spent = {
+        name: {kind: share * Timing(**timings[name]).cpu for kind, share in shares[name].items()}
+        for name in names
+    }
+    kinds = sorted(
+        {kind for found in spent.values() for kind in found},
+        key=lambda kind: -spent["torch-rechub"].get(kind, 0.0),
+    )
+    table = markdown(
+        ["", *names], [[kind, *(spent[n].get(kind, 0.0) for n in names)] for kind in kinds]
+    )
+    floor = spent["ours"]["matrix products"]
+    bound = Timing(**timings["torch-rechub"]).cpu / floor
+    trained = _by_contestant(known).get((262_144, 4096, "torch-rechub"))
+    of_fit = f" and {_mean(trained, 'cpu_us') / floor:.1f} times its training" if trained else ""
+    return table + (
+        f"\nMatrix products alone take {floor:.1f} µs/row here. A step of nothing else would be "
+        f"{bound:.1f} times as fast as torch-rechub's{of_fit}: at this rate of products, no more "
+        "is to be had.\n"
+    )
 
 
 def _fits(known: Known) -> Iterator[list[object]]:
