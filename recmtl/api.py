@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from recmtl._progress import Progress, no_progress
 from recmtl.config import RunConfig, load_spec
@@ -140,12 +140,13 @@ def score(
     out: str | Path,
     *,
     keep: Sequence[str] = (),
+    tables: Literal["fp32", "fp16", "int8"] = "fp32",
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
     from recmtl.scoring import score as score_run
 
-    return score_run(run, data, out, keep=keep, progress=progress)
+    return score_run(run, data, out, keep=keep, tables=tables, progress=progress)
 
 
 def resolve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -25,9 +26,23 @@ __all__ = ["command"]
 @click.option(
     "--keep", default="", help="Columns to copy, as a,b (default: the spec's `data.keep`)."
 )
+@click.option(
+    "--tables",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="How embedding rows are kept; int8 is smallest and fastest, and rounds scores.",
+)
 @json_option
 @debug_option
-def command(run: Path, data: Path, out: Path, keep: str, as_json: bool) -> None:
+def command(
+    run: Path,
+    data: Path,
+    out: Path,
+    keep: str,
+    tables: Literal["fp32", "fp16", "int8"],
+    as_json: bool,
+) -> None:
     """Write part-00000.parquet, ... in input order, and manifest.json.
 
     A call that was stopped is continued by the same call.
@@ -35,6 +50,6 @@ def command(run: Path, data: Path, out: Path, keep: str, as_json: bool) -> None:
     from recmtl import api
 
     columns = tuple(column.strip() for column in keep.split(",") if column.strip())
-    result = api.score(run, data, out, keep=columns, progress=terminal_progress())
+    result = api.score(run, data, out, keep=columns, tables=tables, progress=terminal_progress())
     text = f"{out}: {result.rows:,} rows in {result.parts} parts, {result.rows_per_s:,.0f} rows/s"
     emit(asdict(result), as_json=as_json, text=text)

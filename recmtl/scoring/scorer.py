@@ -19,15 +19,17 @@ from recmtl.batch import Batch
 from recmtl.data import Encoders
 from recmtl.data.cutting import cut_rows, pad_to
 from recmtl.embeddings import PlainLookup, layout
+from recmtl.embeddings.plain import PRECISIONS, TablePrecision
 from recmtl.errors import DataError, SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
 from recmtl.scoring.frames import beside, column_names, to_polars
+from recmtl.scoring.net import ScoringNet
 from recmtl.tasks import TaskSet
 
 __all__ = ["FORWARD_ROWS", "BatchScorer"]
 
-FORWARD_ROWS = 4096
+FORWARD_ROWS = 2048
 """Rows of one forward pass: a larger one leaves the caches, and equal ones make equal scores."""
 
 
@@ -43,22 +45,35 @@ class BatchScorer:
     Args:
         run: the folder of a run.
         keep: columns to copy to the output (default: `data.keep` of the run's spec).
+        tables: how embedding rows are kept: `fp32`, as they were trained; `fp16`, in half of the
+            memory; `int8`, a byte a number, with a scale and a bias a row, and multiplied as bytes.
 
     Raises:
         CheckpointError: the run is corrupt or has no checkpoint.
+        SpecError: `tables` is none of these.
 
     Example:
         ``scores = BatchScorer("runs/a")(polars.read_parquet("today.parquet"))``
     """
 
-    def __init__(self, run: str | Path, *, keep: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        keep: Sequence[str] | None = None,
+        tables: TablePrecision = "fp32",
+    ) -> None:
         """Open the run; its weights are read when they are first needed."""
+        if tables not in PRECISIONS:
+            listed = ", ".join(f"`{name}`" for name in PRECISIONS)
+            raise SpecError(f"tables: must be one of {listed}, got {tables!r}.")
+        self.tables = tables
         self._run = Path(run).absolute()
         self._keep = None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep)
         self.run = Run(self._run)
 
     def __reduce__(self) -> tuple[type[BatchScorer], tuple[Path], dict[str, Any]]:
-        return type(self), (self._run,), {"_keep": self._keep}
+        return type(self), (self._run,), {"_keep": self._keep, "tables": self.tables}
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -89,11 +104,17 @@ class BatchScorer:
         checkpoint.verify(self._checkpoint)
         tables = checkpoint.load_full(self._checkpoint, "tables/", "/weight")
         lookup = PlainLookup(
-            layout(config, encoders.tables, encoders.single, encoders.bags), tables
+            layout(config, encoders.tables, encoders.single, encoders.bags),
+            tables,
+            precision=self.tables,
         )
         net = build_net(config, config.tower, encoders, lookup)
         net.load_dense(checkpoint.load_full(self._checkpoint, "net/"))
         return net.eval()
+
+    @cached_property
+    def _scoring_net(self) -> ScoringNet:
+        return ScoringNet(self.net)
 
     @cached_property
     def _checkpoint(self) -> Path:
@@ -113,7 +134,8 @@ class BatchScorer:
         starts = range(0, len(batch), FORWARD_ROWS)
         sizes = [min(FORWARD_ROWS, len(batch) - start) for start in starts]
         parts = [
-            self.net(pad_to(part, FORWARD_ROWS))[: len(part)] for part in cut_rows(batch, sizes)
+            self._scoring_net(pad_to(part, FORWARD_ROWS))[: len(part)]
+            for part in cut_rows(batch, sizes)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
 

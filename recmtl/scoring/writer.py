@@ -16,6 +16,7 @@ from recmtl._files import atomic_path, exclusive, is_leftover, sweep_within, wri
 from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
+from recmtl.embeddings.plain import TablePrecision
 from recmtl.errors import CheckpointError, SpecError
 from recmtl.scoring.scorer import FORWARD_ROWS, BatchScorer
 
@@ -45,6 +46,7 @@ def score(
     out: str | Path,
     *,
     keep: Sequence[str] = (),
+    tables: TablePrecision = "fp32",
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as `part-00000.parquet`, ..., and `manifest.json`.
@@ -58,17 +60,18 @@ def score(
         data: Parquet or CSV file, folder or glob; labels are not needed.
         out: folder of the output.
         keep: columns to copy (default: `data.keep` of the run's spec).
+        tables: how embedding rows are kept, see `BatchScorer`.
         progress: shows the rows done (see `recmtl._progress`).
 
     Raises:
         CheckpointError: the run is corrupt, or `out` holds scores of another run or other data.
         DataError: a column is missing or has another type than in training; a file is corrupt.
-        SpecError: `out` holds something that is not scores.
+        SpecError: `out` holds something that is not scores, or `tables` is unknown.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise SpecError(f"{out}: is a file. Choose another `--out`.")
-    scorer = BatchScorer(run, keep=keep or None)
+    scorer = BatchScorer(run, keep=keep or None, tables=tables)
     log = open_log(data, columns=scorer.encoders.wanted(labels=False, keep=scorer.keep))
     check_columns(log, scorer.run.config, labels=False)
     scorer.require(log.schema.names(), f"{data}: ")
@@ -77,6 +80,7 @@ def score(
         "data": log.fingerprint,
         "keep": list(scorer.keep),
         "part_rows": PART_ROWS,
+        "tables": tables,
     }
     _ = scorer.net  # its files are compared with their sha256 before anything is written
     out.mkdir(parents=True, exist_ok=True)
@@ -177,6 +181,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
         "data": "other data",
         "keep": "other kept columns",
         "part_rows": "parts of another size",
+        "tables": "tables of another precision",
     }
     for key, what in words.items():
         if before.get(key) != identity[key]:

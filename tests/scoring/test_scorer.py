@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,22 @@ def test_a_column_to_keep_that_is_called_like_a_score_is_refused(
 def test_rows_of_another_type_are_refused(scorer: BatchScorer) -> None:
     with pytest.raises(DataError, match="rows are a list"):
         scorer([1, 2])
+
+
+@pytest.mark.parametrize(("tables", "most"), [("fp16", 1e-3), ("int8", 2e-2)])
+def test_smaller_tables_move_scores_a_little(
+    run: Path, scorer: BatchScorer, test_rows: pl.DataFrame, tables: Any, most: float
+) -> None:
+    small = BatchScorer(run, tables=tables)
+    scores, exact = small(test_rows), scorer(test_rows)
+    assert_frame_equal(scores, exact, rel_tol=0, abs_tol=most)
+    assert not scores.equals(exact)
+    assert pickle.loads(pickle.dumps(small))(test_rows).equals(scores)
+
+
+def test_unknown_tables_are_refused(run: Path) -> None:
+    with pytest.raises(SpecError, match="must be one of `fp32`, `fp16`, `int8`, got 'int4'"):
+        BatchScorer(run, tables="int4")  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

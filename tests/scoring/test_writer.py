@@ -122,6 +122,8 @@ def test_scores_of_other_data_are_not_mixed_in(run: Path, funnel: Path, tmp_path
         score(run, funnel / "valid.parquet", tmp_path / "scores")
     with pytest.raises(CheckpointError, match="holds scores with other kept columns"):
         score(run, funnel / "test.parquet", tmp_path / "scores", keep=["price"])
+    with pytest.raises(CheckpointError, match="holds scores with tables of another precision"):
+        score(run, funnel / "test.parquet", tmp_path / "scores", tables="int8")
 
 
 def test_a_damaged_part_is_named(run: Path, funnel: Path, tmp_path: Path) -> None:

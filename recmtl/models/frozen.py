@@ -1,0 +1,240 @@
+"""A trained tower for inference: its first layers as one linear map, and all that follows them.
+
+What a tower does to its input first is linear: the first layers of its experts, gates and heads.
+Here their weights stand side by side, so that whoever makes the input can also make this product,
+in parts, or from tables that are multiplied with the weights once and for all.
+
+Shape letters: B rows, D input width, W width of all first layers, T tasks, G gates, E experts, I
+and O a layer's input and output width, H expert width, N logits of a task.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recmtl.towers import CGC, ESMM, PLE, MMoE, SharedBottom, Tower
+from recmtl.towers.expert_bank import ExpertBank
+from recmtl.towers.layers import GateBank, HeadBank
+
+__all__ = ["FrozenTower", "freeze"]
+
+
+def freeze(tower: nn.Module) -> FrozenTower | None:
+    """The tower in a form for inference alone; None where its kind has none.
+
+    Changes of the tower after this are not seen.
+
+    Example:
+        >>> from recmtl.towers import SharedBottomConfig
+        >>> tower = SharedBottom(SharedBottomConfig(), in_dim=4, tasks=("click",))
+        >>> frozen, x_BD = freeze(tower), torch.ones(1, 4)
+        >>> wide_BW = torch.addmm(frozen.bias_W, x_BD, frozen.weight_DW)
+        >>> bool(torch.allclose(frozen(wide_BW), tower(x_BD), atol=1e-6))
+        True
+    """
+    with torch.no_grad():
+        if type(tower) in (SharedBottom, ESMM, MMoE, CGC, PLE):
+            assert isinstance(tower, Tower)
+            return FrozenTower(tower)
+        return None
+
+
+class FrozenTower(nn.Module):
+    """The layers after the first ones, with weights that are stacked once.
+
+    Attributes:
+        weight_DW: weights of all first layers side by side.
+        bias_W: their biases; -inf where a gate does not read an expert.
+    """
+
+    weight_DW: Tensor
+    bias_W: Tensor
+
+    def __init__(self, tower: Tower) -> None:
+        """Take the weights of a tower over."""
+        super().__init__()
+        pairs: list[tuple[ExpertBank, GateBank | None]] = []
+        if isinstance(tower, PLE | CGC):
+            levels = tower.levels if isinstance(tower, PLE) else [tower.level]
+            pairs = [(level.experts, level.gates) for level in levels]  # type: ignore[misc]
+        elif isinstance(tower, MMoE):
+            pairs = [(tower.experts, tower.gates)]
+        elif isinstance(tower, SharedBottom):
+            pairs = [(tower.experts, None)]
+        self.levels = nn.ModuleList(_Level(experts, gates) for experts, gates in pairs)
+        self.heads = _Heads(tower.heads)
+        first = self.levels[0].first() if pairs else self.heads.first()
+        self.register_buffer("weight_DW", first[0].contiguous(), persistent=False)
+        self.register_buffer("bias_W", first[1].contiguous(), persistent=False)
+
+    def forward(self, wide_BW: Tensor) -> Tensor:
+        """Logits ``(B, sum of N)`` from the first layers' outputs, which are overwritten."""
+        if not len(self.levels):
+            logits: Tensor = self.heads.after(wide_BW)
+            return logits
+        stream = self.levels[0].after(wide_BW)
+        for level in list(self.levels)[1:]:
+            stream = level(stream)
+        return self.heads(stream)
+
+
+class _Mlps(nn.Module):
+    """An `ExpertBank`: equal MLPs side by side."""
+
+    def __init__(self, bank: ExpertBank) -> None:
+        super().__init__()
+        self.count = bank.num_experts
+        groups = [t for t in range(bank.num_tasks) for _ in range(bank.num_task_experts)]
+        groups += [bank.num_tasks] * bank.num_shared_experts
+        self.group_E = None if groups == [*range(len(groups))] else torch.tensor(groups)
+        self.weights, self.biases = [], []
+        for layer in bank.layers:
+            weight_EIO, bias_EO = layer()
+            self.weights.append(weight_EIO.detach())
+            self.biases.append(bias_EO.detach().unsqueeze(1))
+
+    @property
+    def width(self) -> int:
+        """Width of the first layers together."""
+        return self.biases[0].numel()
+
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first layers, ``(I, E * O)`` and ``(E * O,)``."""
+        return self.weights[0].transpose(0, 1).flatten(1), self.biases[0].flatten()
+
+    def after(self, wide_BW: Tensor) -> Tensor:
+        """Outputs ``(E, B, O)`` from those of the first layers."""
+        return self._rest(wide_BW.relu_().unflatten(1, (self.count, -1)).transpose(0, 1), 1)
+
+    def forward(self, x_GBI: Tensor) -> Tensor:
+        """Outputs ``(E, B, O)``; each MLP reads the input of its group."""
+        x_EBI = x_GBI[: self.count] if self.group_E is None else x_GBI[self.group_E]
+        return self._rest(x_EBI, 0)
+
+    def _rest(self, x_EBI: Tensor, start: int) -> Tensor:
+        for weight_EIO, bias_E1O in zip(self.weights[start:], self.biases[start:], strict=True):
+            x_EBI = torch.baddbmm(bias_E1O, x_EBI, weight_EIO).relu_()
+        return x_EBI
+
+
+class _Gates(nn.Module):
+    """A `GateBank`: one softmax over all experts for each gate; -inf for those it does not read."""
+
+    def __init__(self, bank: GateBank) -> None:
+        super().__init__()
+        self.hidden = _Mlps(bank.hidden) if isinstance(bank.hidden, ExpertBank) else None
+        num_own = bank.num_task_experts
+        self.num_experts = bank.num_tasks * num_own + bank.num_read - num_own
+        weight_TDN, bias_TN = bank.task.stacked()
+        dim = weight_TDN.shape[1]
+        if bias_TN is None:
+            bias_TN = weight_TDN.new_zeros(weight_TDN.shape[0], bank.num_read)
+        weights = weight_TDN.new_zeros(bank.num_tasks, dim, self.num_experts)
+        biases = weight_TDN.new_full((bank.num_tasks, self.num_experts), -torch.inf)
+        for t in range(bank.num_tasks):
+            reads = [*range(t * num_own, (t + 1) * num_own)]
+            reads += range(bank.num_tasks * num_own, self.num_experts)
+            weights[t][:, reads], biases[t, reads] = weight_TDN[t], bias_TN[t]
+        if bank.shared is not None:
+            weight_DE, bias_E = bank.shared.joined()
+            bias_E = weights.new_zeros(self.num_experts) if bias_E is None else bias_E
+            weights = torch.cat([weights, weight_DE.unsqueeze(0)])
+            biases = torch.cat([biases, bias_E.unsqueeze(0)])
+        self.weight_GIE, self.bias_G1E = weights.detach(), biases.detach().unsqueeze(1)
+
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first layers, those of all gates side by side."""
+        if self.hidden is not None:
+            return self.hidden.first()
+        return self.weight_GIE.transpose(0, 1).flatten(1), self.bias_G1E.flatten()
+
+    def after(self, wide_BW: Tensor) -> Tensor:
+        """Weights ``(B, G, E)`` from the outputs of the first layers."""
+        if self.hidden is not None:
+            return self._last(self.hidden.after(wide_BW))
+        # A softmax over a dimension that is not the last runs over many rows at once.
+        logits_GEB = wide_BW.T.contiguous().unflatten(0, (-1, self.num_experts))
+        return logits_GEB.softmax(dim=1).permute(2, 0, 1).contiguous()
+
+    def forward(self, x_GBI: Tensor) -> Tensor:
+        """Weights ``(B, G, E)``; each gate reads an input of its own."""
+        return self._last(x_GBI if self.hidden is None else self.hidden(x_GBI))
+
+    def _last(self, x_GBI: Tensor) -> Tensor:
+        x_GBI = x_GBI[: len(self.weight_GIE)]
+        return (
+            torch.baddbmm(self.bias_G1E, x_GBI, self.weight_GIE)
+            .softmax(dim=2)
+            .transpose(0, 1)
+            .contiguous()
+        )
+
+
+class _Level(nn.Module):
+    """Experts and the gates that mix them; without gates the one expert is the mixture."""
+
+    def __init__(self, experts: ExpertBank, gates: GateBank | None) -> None:
+        super().__init__()
+        self.experts = _Mlps(experts)
+        self.gates = None if gates is None else _Gates(gates)
+
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first layers of experts, then of gates."""
+        weight, bias = self.experts.first()
+        if self.gates is None:
+            return weight, bias
+        gate_weight, gate_bias = self.gates.first()
+        return torch.cat([weight, gate_weight], dim=1), torch.cat([bias, gate_bias])
+
+    def after(self, wide_BW: Tensor) -> Tensor:
+        """Mixtures ``(G, B, H)`` from the outputs of the first layers."""
+        expert_EBH = self.experts.after(wide_BW[:, : self.experts.width])
+        if self.gates is None:
+            return expert_EBH
+        return _mixed(self.gates.after(wide_BW[:, self.experts.width :]), expert_EBH)
+
+    def forward(self, x_GBI: Tensor) -> Tensor:
+        """Mixtures ``(G, B, H)``; experts and gates of a group read its input."""
+        assert self.gates is not None
+        return _mixed(self.gates(x_GBI), self.experts(x_GBI))
+
+
+class _Heads(nn.Module):
+    """A `HeadBank`."""
+
+    def __init__(self, bank: HeadBank) -> None:
+        super().__init__()
+        self.hidden = _Mlps(bank.hidden) if isinstance(bank.hidden, ExpertBank) else None
+        self.unpadded = bank.last.unpadded
+        weight_TIN, bias_TN = bank.last.stacked()
+        assert bias_TN is not None
+        self.weight_TIN, self.bias_T1N = weight_TIN.detach(), bias_TN.detach().unsqueeze(1)
+
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first layers of heads that read the tower's input."""
+        if self.hidden is not None:
+            return self.hidden.first()
+        return self.weight_TIN.transpose(0, 1).flatten(1), self.bias_T1N.flatten()
+
+    def after(self, wide_BW: Tensor) -> Tensor:
+        """Logits from the outputs of the first layers."""
+        if self.hidden is not None:
+            return self._last(self.hidden.after(wide_BW))
+        logits: Tensor = self.unpadded(wide_BW.unflatten(1, (len(self.weight_TIN), -1)))
+        return logits
+
+    def forward(self, x_GBI: Tensor) -> Tensor:
+        """Logits; each head reads an input of its own, or all read the one there is."""
+        x_TBI = x_GBI if len(x_GBI) > 1 else x_GBI.expand(len(self.weight_TIN), -1, -1)
+        x_TBI = x_TBI[: len(self.weight_TIN)]
+        return self._last(x_TBI if self.hidden is None else self.hidden(x_TBI))
+
+    def _last(self, x_TBI: Tensor) -> Tensor:
+        logits_TBN = torch.baddbmm(self.bias_T1N, x_TBI, self.weight_TIN)
+        logits: Tensor = self.unpadded(logits_TBN.transpose(0, 1))
+        return logits
+
+
+def _mixed(weight_BGE: Tensor, expert_EBH: Tensor) -> Tensor:
+    return (weight_BGE @ expert_EBH.transpose(0, 1)).transpose(0, 1)
