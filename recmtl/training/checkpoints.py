@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from recmtl.training.signals import TrainingInterrupted
 __all__ = ["RunCheckpoints", "tidy"]
 
 _STEP = re.compile(r"step-\d{8,}")
+_SHARE = 0.05
+"""Of the time, for checkpoints that nobody asked for."""
+_FIRST_SAVE_S = 0.5
+"""What a checkpoint takes, until one was saved."""
 
 
 class RunCheckpoints(Checkpoint):
@@ -51,7 +56,8 @@ class RunCheckpoints(Checkpoint):
         Args:
             folder: where the checkpoints go, as `step-00001234`.
             monitor: what decides about the best; None without validation.
-            every_n_steps: None for a tenth of an epoch.
+            every_n_steps: None for a tenth of an epoch, unless saving would then take more than a
+                twentieth of the time.
             interrupted: asked after each batch; if it says yes, a checkpoint is written and
                 `TrainingInterrupted` raised.
             metrics: its position is kept, so that a restart goes on with the same lines.
@@ -66,6 +72,8 @@ class RunCheckpoints(Checkpoint):
         self.best_metrics: dict[str, float] = {}
         self.last: str | None = None
         self._saved_step = -1
+        self._saved_s = 0.0
+        self._save_takes_s = _FIRST_SAVE_S
 
     def state_dict(self) -> dict[str, Any]:
         """What was found so far."""
@@ -84,11 +92,9 @@ class RunCheckpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle how often to save, and remove what a killed process left."""
-        self._saved_step = trainer.global_step
+        self._saved_step, self._saved_s = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             tidy(self.folder)
-        if self.every_n_steps is None:
-            self.every_n_steps = max(1, math.ceil(trainer.num_training_batches / 10))
 
     def on_train_batch_end(
         self,
@@ -102,7 +108,7 @@ class RunCheckpoints(Checkpoint):
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the end of the epoch saves: a restart from here would leave out its validation
         interrupted = self._any_interrupted(trainer)
-        if interrupted or trainer.global_step % (self.every_n_steps or 1) == 0:
+        if interrupted or self._is_due(trainer):
             self.save(trainer)
         if interrupted:
             raise TrainingInterrupted
@@ -142,16 +148,29 @@ class RunCheckpoints(Checkpoint):
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of this moment, name it in the index, remove what is not named."""
         self.last = self._name(trainer)
-        self._saved_step = trainer.global_step
+        self._saved_step, begun_s = trainer.global_step, time.monotonic()
         best = self.best or self.last
         with naming(self.folder / self.last):
             trainer.save_checkpoint(self.folder / self.last)
         if trainer.is_global_zero:
             write_index(self.folder, best=best, last=self.last)
             tidy(self.folder)
+        self._saved_s = time.monotonic()
+        self._save_takes_s = self._saved_s - begun_s
 
     def _name(self, trainer: pl.Trainer) -> str:
         return f"step-{trainer.global_step:08d}"
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether it is time to save; the same on every rank."""
+        if self.every_n_steps is not None:
+            return trainer.global_step % self.every_n_steps == 0
+        if trainer.global_step % max(1, math.ceil(trainer.num_training_batches / 10)):
+            return False
+        pays = (time.monotonic() - self._saved_s) * _SHARE >= self._save_takes_s
+        if trainer.world_size == 1:
+            return pays
+        return trainer.strategy.reduce_boolean_decision(pays, all=True)
 
     def _any_interrupted(self, trainer: pl.Trainer) -> bool:
         interrupted = self.interrupted()

@@ -87,3 +87,20 @@ def test_only_folders_of_its_own_are_removed(make: Make, trainer: Make, tmp_path
     keep = RunCheckpoints(tmp_path, monitor=None, every_n_steps=2)
     trainer(callbacks=[keep], enable_checkpointing=True, limit_val_batches=0).fit(*make())
     assert {p.name for p in tmp_path.iterdir()} == {"notes", "step-00000010", "index.json"}
+
+
+@pytest.mark.parametrize(("takes_s", "first"), [(0.0, 1), (1e9, 10)])
+def test_unless_asked_to_it_saves_only_where_that_costs_little(
+    takes_s: float, first: int, make: Make, trainer: Make, tmp_path: Path
+) -> None:
+    saved = []
+
+    class Noted(RunCheckpoints):
+        def save(self, trainer: Any) -> None:
+            super().save(trainer)
+            saved.append(trainer.global_step)
+
+    keep = Noted(tmp_path, monitor=None)
+    keep._save_takes_s = takes_s
+    trainer(callbacks=[keep], enable_checkpointing=True, limit_val_batches=0).fit(*make())
+    assert (saved[0], saved[-1]) == (first, 10)
