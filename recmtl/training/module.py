@@ -114,6 +114,13 @@ class MultiTaskModule(pl.LightningModule):
         self._loss_of = self.tasks.loss
         self.notify: Callable[[str], None] = rank_zero_info
 
+    @property
+    def device(self) -> torch.device:
+        """Where the net is; Lightning knows it only of modules that it moves whole."""
+        if self.net is None:
+            return super().device
+        return next(bare_net(self.net).tower.parameters()).device
+
     def setup(self, stage: str) -> None:
         """Refuse what would be silently wrong, before anything is built.
 

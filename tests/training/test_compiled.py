@@ -148,9 +148,7 @@ def test_dropout_and_wider_inputs_are_not_graphed() -> None:
 
 
 def test_another_value_is_refused(log_dir: Path) -> None:
-    with pytest.raises(
-        SpecError, match=r"`compile` must be one of `none`, `graphs`, `compile`"
-    ):
+    with pytest.raises(SpecError, match=r"`compile` must be one of `none`, `graphs`, `compile`"):
         load_spec(log_dir / "spec.yaml", ["train.compile=fast"])
 
 

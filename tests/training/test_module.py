@@ -283,5 +283,12 @@ def test_a_loss_that_is_no_number_stops_training(make: Make, trainer: Make) -> N
         trainer(log_every_n_steps=1).fit(*make("train.optimizer=sgd", "train.lr=1e30"))
 
 
+def test_the_device_is_that_of_the_net(make: Make, trainer: Make) -> None:
+    module, _, _ = trained(make, trainer)
+    assert module.device.type == "cpu"
+    module.net.module.tower.to("meta")
+    assert module.device.type == "meta"
+
+
 def test_a_spec_file_is_enough(log_dir: Path, encoders: Encoders) -> None:
     assert MultiTaskModule(load_spec(log_dir / "spec.yaml"), encoders).net is None
