@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from recmtl.towers.chunked import Block, Gates, Plan, can_run, run
+
 __all__ = ["ExpertBank", "ExpertRef", "by_task", "uniform_"]
 
 
@@ -32,6 +34,20 @@ class ExpertRef(NamedTuple):
     level: int
     tasks: tuple[str, ...]
     parameters: tuple[tuple[str, int | None], ...]
+
+
+class Columns(NamedTuple):
+    """Columns of one linear layer for the input of the shared experts, or those of the tasks.
+
+    Attributes:
+        is_shared: whether they read the shared input; of no account where all read the same.
+        weight_KDN: weight for each of K inputs.
+        bias_KN: bias for each.
+    """
+
+    is_shared: bool
+    weight_KDN: Tensor
+    bias_KN: Tensor
 
 
 class ExpertBank(nn.Module):
@@ -79,6 +95,7 @@ class ExpertBank(nn.Module):
         self.num_shared_experts = num_shared_experts
         self.num_experts = self.num_tasks * num_task_experts + num_shared_experts
         self.own_inputs = own_inputs
+        self.widths = tuple(widths)
         owners = self.tasks if num_task_experts else ()
         sizes = [in_dim, *widths]
         self.layers = nn.ModuleList(
@@ -89,6 +106,8 @@ class ExpertBank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of all experts, ``(B, E, H)``."""
+        if self.can_chunk(x):
+            return self.chunked(x)
         out_EBO = self._spread(x) if self.own_inputs else self._first_layer(x)
         for layer in list(self.layers)[0 if self.own_inputs else 1 :]:
             weight_EIO, bias_EO = layer()
@@ -116,6 +135,38 @@ class ExpertBank(nn.Module):
         if self.num_shared_experts:
             parts.append(x_GBD[num_tasks:].expand(self.num_shared_experts, -1, -1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def can_chunk(self, x: Tensor) -> bool:
+        """Whether `chunked` computes the same here and now, and faster."""
+        drops = self.training and not isinstance(self.dropout, nn.Identity)
+        return not drops and can_run(x, next(self.parameters()), self.num_experts * self.widths[0])
+
+    def chunked(
+        self, x: Tensor, beside: Sequence[Columns] = (), gates: Gates | None = None
+    ) -> Tensor:
+        """Outputs of all experts, or what gates mix of them, by `recmtl.towers.chunked`.
+
+        Args:
+            x: as for `forward`.
+            beside: columns of the gates' logits: of all gates together or, with `own_inputs`, of
+                the tasks' gates and then of the shared one.
+            gates: what they weigh; None for the experts' outputs.
+        """
+        first, *later = self.layers
+        assert isinstance(first, _ExpertLayer)
+        parts = first.by_input() if self.own_inputs else [first.joined(beside)]
+        parts += beside if self.own_inputs else ()
+        blocks, columns = list[Block](), 0
+        for is_shared, weight_KDN, _ in parts:
+            groups = None
+            if self.own_inputs:
+                groups = (self.num_tasks, self.num_tasks + 1) if is_shared else (0, self.num_tasks)
+            end = columns + len(weight_KDN) * weight_KDN.shape[2]
+            blocks.append(Block(groups, (columns, end)))
+            columns = end
+        plan = Plan(self.num_experts, self.widths[0], columns, tuple(blocks), gates)
+        tensors = [tensor for _, *pair in parts for tensor in pair]
+        return run(plan, x, tensors, [tensor for layer in later for tensor in layer()])
 
     def refs(self, prefix: str, *, level: int = 1, mixed: bool = False) -> Iterator[ExpertRef]:
         """Where each expert's weights are, in the order of the outputs.
@@ -156,13 +207,38 @@ class _ExpertLayer(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Weights ``(E, I, O)`` and biases ``(E, O)`` of all experts, in the bank's order."""
-        weights, biases = list(self.task_weight.values()), list(self.task_bias.values())
-        if self.has_shared:
-            weights.append(self.shared_weight)
-            biases.append(self.shared_bias)
+        weights, biases = self._weights(), self._biases()
         if len(weights) == 1:
             return weights[0], biases[0]
         return torch.cat(weights), torch.cat(biases)
+
+    def joined(self, beside: Sequence[Columns]) -> Columns:
+        """All experts side by side, for one input, and after them further columns."""
+        weights = [w_IO for w_MIO in self._weights() for w_IO in w_MIO.unbind()]
+        biases = [b_MO.flatten() for b_MO in self._biases()]
+        weights += [columns.weight_KDN[0] for columns in beside]
+        biases += [columns.bias_KN[0] for columns in beside]
+        if len(weights) == 1:
+            return Columns(True, weights[0].unsqueeze(0), biases[0].unsqueeze(0))
+        return Columns(True, torch.cat(weights, dim=1).unsqueeze(0), torch.cat(biases).unsqueeze(0))
+
+    def by_input(self) -> list[Columns]:
+        """The experts of each task side by side for its input, then the shared ones."""
+        found, weights, biases = list[Columns](), self._weights(), self._biases()
+        if self.has_shared:
+            weight_IO = weights.pop().transpose(0, 1).flatten(1)
+            found.append(Columns(True, weight_IO.unsqueeze(0), biases.pop().flatten().unsqueeze(0)))
+        if weights:
+            weight_IMO = torch.cat([w_MIO.transpose(0, 1) for w_MIO in weights])
+            weight_TIN = weight_IMO.flatten(1).unflatten(0, (len(weights), -1))
+            found.insert(0, Columns(False, weight_TIN, torch.stack(biases).flatten(1)))
+        return found
+
+    def _weights(self) -> list[Tensor]:
+        return [*self.task_weight.values(), *([self.shared_weight] if self.has_shared else [])]
+
+    def _biases(self) -> list[Tensor]:
+        return [*self.task_bias.values(), *([self.shared_bias] if self.has_shared else [])]
 
 
 def by_task(parameters: Mapping[str, nn.Parameter]) -> nn.ParameterDict:

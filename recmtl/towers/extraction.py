@@ -18,6 +18,7 @@ from recmtl._checks import (
 )
 from recmtl.towers.expert_bank import ExpertBank, ExpertRef
 from recmtl.towers.layers import GateBank
+from recmtl.towers.mixture import mixture
 from recmtl.towers.tower import expert_statistics, named_gates
 
 __all__ = ["ExtractionLevel", "ExtractionSizes", "check_extraction_sizes"]
@@ -121,9 +122,7 @@ class ExtractionLevel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each gate's mixture, ``(B, G', H)``."""
-        expert_BEH: Tensor = self.experts(x)
-        gate_BGE: Tensor = self.gates(x)
-        return gate_BGE @ expert_BEH
+        return mixture(self.experts, self.gates, x)
 
     def explain(self, x: Tensor, *, prefix: str = "") -> dict[str, Tensor]:
         """Gates and expert statistics (see `Tower.explain`)."""

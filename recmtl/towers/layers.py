@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from recmtl._checks import suggest
-from recmtl.towers.expert_bank import ExpertBank, by_task, uniform_
+from recmtl.towers.chunked import Gates
+from recmtl.towers.expert_bank import Columns, ExpertBank, by_task, uniform_
 from recmtl.towers.inputs import TaskSlot
 
 __all__ = ["GateBank", "HeadBank"]
@@ -67,6 +68,8 @@ class GateBank(nn.Module):
         super().__init__()
         self.num_tasks = len(tasks)
         self.num_task_experts = num_task_experts
+        self.sizes = Gates(len(tasks), num_task_experts, num_shared_experts, shared_gate)
+        self.is_linear = not widths
         self.num_read = num_task_experts + num_shared_experts
         self.own_inputs = own_inputs or bool(widths)
         self.hidden = (
@@ -103,6 +106,14 @@ class GateBank(nn.Module):
         if shared_BE is None:
             return weight_BTE
         return torch.cat([weight_BTE, shared_BE.softmax(dim=-1).unsqueeze(1)], dim=1)
+
+    def columns(self) -> list[Columns]:
+        """The columns of linear gates: the tasks', then the shared gate's."""
+        weight, bias = self.task.stacked() if self.own_inputs else self.task.joined()
+        found = [_gate_columns(weight, bias, is_shared=False)]
+        if self.shared is not None:
+            found.append(_gate_columns(*self.shared.joined(), is_shared=True))
+        return found
 
     def _logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         num_tasks, num_read = self.num_tasks, self.num_read
@@ -271,6 +282,14 @@ class _Columns(nn.Module):
         """The task's bias."""
         bias: nn.Parameter = self.task_bias[task]
         return bias
+
+
+def _gate_columns(weight: Tensor, bias: Tensor | None, *, is_shared: bool) -> Columns:
+    if weight.dim() == 2:
+        weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
+    if bias is None:
+        bias = weight.new_zeros(len(weight), weight.shape[2])
+    return Columns(is_shared, weight, bias)
 
 
 def _affine(x_BD: Tensor, weight_DN: Tensor, bias_N: Tensor | None) -> Tensor:

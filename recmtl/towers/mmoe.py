@@ -16,6 +16,7 @@ from recmtl._checks import require_fraction, require_not_empty, require_positive
 from recmtl.towers.expert_bank import ExpertBank, ExpertRef
 from recmtl.towers.inputs import InputDims, TaskSlot
 from recmtl.towers.layers import GateBank, HeadBank
+from recmtl.towers.mixture import mixture
 from recmtl.towers.tower import Tower, expert_statistics, named_gates
 
 __all__ = ["MMoE", "MMoEConfig"]
@@ -93,9 +94,7 @@ class MMoE(Tower):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Logits ``(B, O)``."""
-        expert_BEH = self.experts(x_BD)
-        gate_BTE = self.gates(x_BD)  # equation (8)
-        mixed_BTH = gate_BTE @ expert_BEH  # equation (7)
+        mixed_BTH = mixture(self.experts, self.gates, x_BD)  # equations (7) and (8)
         logits: Tensor = self.heads(mixed_BTH)  # equation (6)
         return logits
 

@@ -1,0 +1,167 @@
+"""The hand-written form against autograd's: same values, same gradients, wherever it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from recmtl.testing import assert_tower_ok
+from recmtl.towers import (
+    CGCConfig,
+    ESMMConfig,
+    MMoEConfig,
+    PLEConfig,
+    SharedBottomConfig,
+    build_tower,
+    chunked,
+)
+from recmtl.towers.expert_bank import ExpertBank
+from tests.towers.helpers import gradcheck_with_parameters, randomise, rows
+
+CONFIGS = [
+    MMoEConfig(num_experts=3, expert_widths=(4, 3), head_widths=(2,)),
+    MMoEConfig(num_experts=3, expert_widths=(4,), gate_bias=True, head_widths=()),
+    MMoEConfig(num_experts=3, expert_widths=(4, 3), gate_widths=(2,), head_widths=(3, 2)),
+    CGCConfig(num_shared_experts=2, num_task_experts=1, expert_widths=(4, 3), head_widths=(2,)),
+    PLEConfig(num_levels=3, num_shared_experts=2, expert_widths=(4, 2, 3), head_widths=(2,)),
+    PLEConfig(num_task_experts=0, expert_widths=(4, 3), head_widths=(2,)),
+    PLEConfig(num_shared_experts=0, expert_widths=(4,), gate_bias=True, head_widths=(2,)),
+    ESMMConfig(head_widths=(4, 3)),
+    ESMMConfig(head_widths=(4,)),
+    SharedBottomConfig(expert_widths=(4, 3), head_widths=(2,)),
+]
+TASKS = ("click", "like", "buy")
+
+
+def cut(patch: pytest.MonkeyPatch, most: int) -> None:
+    """From here on all is computed by hand, in chunks of at most so many rows."""
+    patch.setattr(chunked, "_CHUNK_FLOATS", 0)
+    patch.setattr(chunked, "_LEAST_ROWS", most)
+
+
+def values_and_gradients(tower: nn.Module, x_BD: Tensor) -> list[Tensor]:
+    """Logits, then the gradients of the input and of every parameter for unequal weights."""
+    x_BD = x_BD.clone().requires_grad_()
+    logits_BO = tower(x_BD)
+    weight_BO = torch.linspace(-1, 2, logits_BO.numel(), dtype=torch.float64).view_as(logits_BO)
+    inputs = [x_BD, *tower.parameters()]
+    return [logits_BO, *torch.autograd.grad((logits_BO * weight_BO).sum(), inputs)]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1]])
+def test_equals_the_plain_form(
+    config: Any, tasks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = randomise(build_tower(config, in_dim=5, tasks=tasks))
+    for num_rows in (0, 1, 7, 24):
+        x_BD = rows(num_rows, 5)
+        expected = values_and_gradients(tower, x_BD)
+        for most in (1, 6, 8, 100):
+            with monkeypatch.context() as patch:
+                cut(patch, most)
+                found = values_and_gradients(tower, x_BD)
+                with torch.no_grad():
+                    found.append(tower(x_BD))
+            for one, other in zip(found, [*expected, expected[0]], strict=True):
+                assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+SMALL = PLEConfig(num_shared_experts=1, num_task_experts=1, expert_widths=(2, 2), head_widths=())
+
+
+@pytest.mark.parametrize("config", [CONFIGS[1], SMALL, CONFIGS[7]], ids=repr)
+def test_gradients_match_finite_differences(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, 2)
+    tower = randomise(build_tower(config, in_dim=3, tasks=TASKS[:2]))
+    assert gradcheck_with_parameters(tower, rows(3, 3))
+
+
+def test_gradients_have_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = randomise(build_tower(CONFIGS[4], in_dim=3, tasks=TASKS))
+
+    def penalty_gradients() -> tuple[Tensor, ...]:
+        x_BD = rows(5, 3).requires_grad_()
+        (slope_BD,) = torch.autograd.grad(tower(x_BD).square().sum(), x_BD, create_graph=True)
+        return torch.autograd.grad(slope_BD.square().sum(), list(tower.parameters()))
+
+    expected = penalty_gradients()
+    cut(monkeypatch, 2)
+    assert_close(penalty_gradients(), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("own_inputs", [False, True])
+def test_only_what_needs_a_gradient_gets_one(
+    own_inputs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = randomise(ExpertBank(3, (4, 2), tasks=TASKS, num_task_experts=1, own_inputs=own_inputs))
+    for name in ("task_weight", "task_bias"):
+        getattr(bank.layers[0], name)["like"].requires_grad_(False)
+    bank.layers[1].requires_grad_(False)
+    # The last input is nobody's: there are no shared experts.
+    x = rows(20, 3).view(5, 4, 3) if own_inputs else rows(5, 3)
+
+    def gradients() -> list[Tensor | None]:
+        bank.zero_grad()
+        bank(x).square().sum().backward()
+        return [weight.grad for weight in bank.parameters()]
+
+    expected = gradients()
+    assert [found is None for found in expected] == [False, True, False] * 2 + [True] * 6
+    cut(monkeypatch, 2)
+    assert_close(gradients(), expected, rtol=1e-12, atol=1e-12, check_stride=False)
+    bank.requires_grad_(False)
+    x.requires_grad_()
+    bank(x).sum().backward()
+    assert x.grad is not None
+    if own_inputs:
+        assert not x.grad[:, 3].any()
+
+
+def test_keeps_the_contract_of_towers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, 2)
+    tower = build_tower(SMALL, in_dim=3, tasks=TASKS[:2])
+    assert is_by_hand(tower, torch.zeros(3, 3))
+    assert_tower_ok(tower)  # export and symbolic tracing are in it
+
+
+def test_steps_aside_where_operations_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = build_tower(SMALL, in_dim=3, tasks=TASKS[:2])
+    x_BD = torch.randn(5, 3)
+    expected_BO = tower(x_BD)
+    cut(monkeypatch, 2)
+    compiled = torch.compile(tower, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(x_BD), expected_BO)
+    assert_close(torch.jit.trace(tower, (x_BD,), check_trace=False)(x_BD), expected_BO)
+    assert_close(torch.func.vmap(tower)(x_BD.unsqueeze(1)).squeeze(1), expected_BO)
+    slope_BD = torch.func.grad(lambda x: tower(x).sum())(x_BD)
+    inputs_BD = x_BD.clone().requires_grad_()
+    assert_close(slope_BD, torch.autograd.grad(tower(inputs_BD).sum(), inputs_BD)[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert tower(x_BD).dtype is torch.bfloat16
+    assert tower.bfloat16()(x_BD.bfloat16()).dtype is torch.bfloat16
+
+
+def test_is_for_many_activations_and_without_dropout() -> None:
+    bank = ExpertBank(3, (128,), num_shared_experts=8, dropout=0.5)
+    few, many = torch.zeros(1023, 3), torch.zeros(1024, 3)
+    assert not is_by_hand(bank, many)
+    bank.eval()
+    assert is_by_hand(bank, many)
+    assert not is_by_hand(bank, few)
+
+
+def is_by_hand(module: nn.Module, x: Tensor) -> bool:
+    """Whether the hand-written function stands anywhere in the graph of the result."""
+    result = module(x)
+    waiting, seen = [result.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return any("_Chunked" in type(node).__name__ for node in seen)
