@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -245,7 +246,8 @@ def main() -> None:
         elif key.startswith(args.only) and key not in done:
             done.add(key)
             sys.stderr.write(f"{key}\n")
-            known[key] = {"key": key, "where": provenance(), **job()}
+            about = {"key": key, "where": provenance(), "load": round(os.getloadavg()[0], 1)}
+            known[key] = about | job()
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(known[key]) + "\n")
     if not args.list:

@@ -51,6 +51,7 @@ def page(known: Known) -> str:
             for place, commits in places.items()
         ),
         f"- {', '.join(pins)}, each on that torch\n",
+        *_load(known),
         "\n## Targets\n",
         markdown(["target", "least", "aim", "found", "met"], _targets(known)),
         "\n## Training step, batches in memory\n",
@@ -61,7 +62,7 @@ def page(known: Known) -> str:
         "CPU µs/row of the table above, divided as the profiler of torch divides it.\n",
         _profile(known),
         "\n## From Parquet to a trained MMoE, 1 thread\n",
-        "± is the standard deviation over seeds.\n",
+        "CPU µs/row: median over seeds; ± is the standard deviation over them.\n",
         markdown(_FITS, _fits(known)),
         "\n## Scoring\n",
         "Forward: batches in memory to probabilities. Predict: 131,072 rows from Parquet to "
@@ -74,6 +75,13 @@ def page(known: Known) -> str:
 
 _TURNS = ["", "who", "µs/row", "CPU µs/row", "noise", "rounds", "CPU / ours", "wall / ours"]
 _FITS = ["rows", "batch", "who", "seeds", "CPU µs/row", "/ ours", "AUC click", "AUC CTCVR"]
+
+
+def _load(known: Known) -> Iterator[str]:
+    loads = [entry["load"] for entry in known.values() if "load" in entry]
+    if loads:
+        least, most = min(loads), max(loads)
+        yield f"- load average of the machine when a measurement began: {least:.1f} to {most:.1f}\n"
 
 
 def _targets(known: Known) -> Iterator[list[object]]:
@@ -94,7 +102,7 @@ def _targets(known: Known) -> Iterator[list[object]]:
         ours = fits.get((rows, 4096, "ours"), [])
         for name, least, aim in (("torch-rechub", 6.0, 8.0), ("NextRec", 8.0, 12.0)):
             theirs = fits.get((rows, 4096, name), [])
-            found = _mean(theirs, "cpu_us") / _mean(ours, "cpu_us") if ours and theirs else None
+            found = _median(theirs, "cpu_us") / _median(ours, "cpu_us") if ours and theirs else None
             yield _judged(f"training from Parquet, {rows:,} rows, CPU: {name}", least, aim, found)
             for task in ("click", "CTCVR") if ours and theirs else ():
                 mine, other = _auc(ours, task), _auc(theirs, task)
@@ -168,7 +176,7 @@ def _profile(known: Known) -> str:
     floor = spent["ours"]["matrix products"]
     bound = Timing(**timings["torch-rechub"]).cpu / floor
     trained = _by_contestant(known).get((262_144, 4096, "torch-rechub"))
-    of_fit = f" and {_mean(trained, 'cpu_us') / floor:.1f} times its training" if trained else ""
+    of_fit = f" and {_median(trained, 'cpu_us') / floor:.1f} times its training" if trained else ""
     return table + (
         f"\nMatrix products alone take {floor:.1f} µs/row here. A step of nothing else would be "
         f"{bound:.1f} times as fast as torch-rechub's{of_fit}: at this rate of products, no more "
@@ -180,10 +188,10 @@ def _fits(known: Known) -> Iterator[list[object]]:
     fits = _by_contestant(known)
     for (rows, batch, name), entries in sorted(fits.items(), key=lambda item: item[0][:2]):
         mine = fits.get((rows, batch, "ours"))
-        ratio = f"{_mean(entries, 'cpu_us') / _mean(mine, 'cpu_us'):.2f}" if mine else ""
+        ratio = f"{_median(entries, 'cpu_us') / _median(mine, 'cpu_us'):.2f}" if mine else ""
         areas = [_auc(entries, task) for task in ("click", "CTCVR")]
         cells = [f"{statistics.mean(found):.4f}{_deviation(found)}" for found in areas]
-        yield [rows, batch, name, len(entries), _mean(entries, "cpu_us"), ratio, *cells]
+        yield [rows, batch, name, len(entries), _median(entries, "cpu_us"), ratio, *cells]
 
 
 def _by_contestant(known: Known) -> dict[tuple[int, int, str], list[dict[str, Any]]]:
@@ -195,8 +203,8 @@ def _by_contestant(known: Known) -> dict[tuple[int, int, str], list[dict[str, An
     return found
 
 
-def _mean(entries: list[dict[str, Any]], field: str) -> float:
-    return statistics.mean(entry[field] for entry in entries)
+def _median(entries: list[dict[str, Any]], field: str) -> float:
+    return statistics.median(entry[field] for entry in entries)
 
 
 def _auc(entries: list[dict[str, Any]], task: str) -> list[float]:
