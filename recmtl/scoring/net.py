@@ -45,17 +45,17 @@ class ScoringNet:
         self.net = net
         self.lookup = net.lookup
         frozen = None if net.inputs.requires else freeze(net.tower)
-        self._first = None if frozen is None else _FirstLayers(self.lookup, frozen, fold_bytes)
+        self.first = None if frozen is None else FirstLayers(self.lookup, frozen, fold_bytes)
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]``."""
-        if self._first is None:
+        if self.first is None:
             return self.net(batch)
-        return self._first.tower(self._first(batch))
+        return self.first.tower(self.first(batch))
 
 
-class _FirstLayers:
+class FirstLayers:
     """The first layers' outputs ``[B, W]`` of a batch."""
 
     def __init__(self, lookup: PlainLookup, tower: FrozenTower, fold_bytes: int) -> None:

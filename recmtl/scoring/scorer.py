@@ -113,7 +113,8 @@ class BatchScorer:
         return net.eval()
 
     @cached_property
-    def _scoring_net(self) -> ScoringNet:
+    def scoring_net(self) -> ScoringNet:
+        """What scores are computed with: the network in a form for inference alone."""
         return ScoringNet(self.net)
 
     @cached_property
@@ -134,7 +135,7 @@ class BatchScorer:
         starts = range(0, len(batch), FORWARD_ROWS)
         sizes = [min(FORWARD_ROWS, len(batch) - start) for start in starts]
         parts = [
-            self._scoring_net(pad_to(part, FORWARD_ROWS))[: len(part)]
+            self.scoring_net(pad_to(part, FORWARD_ROWS))[: len(part)]
             for part in cut_rows(batch, sizes)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
