@@ -12,6 +12,7 @@ and is not measured again (`--again` does); a run that was killed goes on. The p
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ from workload import write
 from recmtl.metrics import auc
 
 QUICK = ("ours", "torch-rechub")
+FORWARD = ("ours", "ours, int8", "torch-rechub")
 STEPS = {"ours": 8}
 """Batches of one round; 3 for the others, which take longer."""
 FORWARDS = 12
@@ -67,38 +69,39 @@ class Bench:
                     )
         yield "predict/mmoe/1", partial(self.predict, [n for n in names if n != "FuxiCTR"])
         yield "profile/mmoe/4096/1", partial(self.profile, "mmoe", 4096, names)
-        yield "forward/mmoe/4096/1", partial(self.in_turns, "forwarder", "mmoe", 4096, 1, QUICK)
+        yield "forward/mmoe/4096/1", partial(self.in_turns, "forwarder", "mmoe", 4096, 1, FORWARD)
         if self.args.quick:
             return
-        for threads in (1, 2):
-            for tower in ("mmoe", "ple", "esmm", "shared_bottom"):
-                for batch in (4096, 1024):
-                    who = names if (tower, batch) == ("mmoe", 4096) else QUICK
-                    for kind, word in (("stepper", "step"), ("forwarder", "forward")):
-                        some = who if kind == "stepper" else QUICK
-                        job = partial(self.in_turns, kind, tower, batch, threads, some)
-                        yield f"{word}/{tower}/{batch}/{threads}", job
-        for seed in range(3):
+        towers = ("mmoe", "ple", "esmm", "shared_bottom")
+        for threads, batch, tower in itertools.product((1, 2), (4096, 1024), towers):
+            who = names if (tower, batch) == ("mmoe", 4096) else QUICK
+            job = partial(self.in_turns, "stepper", tower, batch, threads, who)
+            yield f"step/{tower}/{batch}/{threads}", job
+        for tower in towers:
+            job = partial(self.in_turns, "forwarder", tower, 4096, 1, FORWARD)
+            yield f"forward/{tower}/4096/1", job
+        for more, batch in ((rows, 1024), (1 << 20, 4096)):
             for name in QUICK:
-                yield f"fit/{rows}/1024/{name}/{seed}", partial(self.fit, name, rows, 1024, seed)
-        yield f"fit/{1 << 20}/4096/ours/0", partial(self.fit, "ours", 1 << 20, 4096, 0)
+                yield f"fit/{more}/{batch}/{name}/0", partial(self.fit, name, more, batch, 0)
 
     def in_turns(
         self, kind: str, tower: str, batch: int, threads: int, names: tuple[str, ...]
     ) -> dict[str, Any]:
         """Steps or forward passes on batches in memory, in turns."""
         request = {"kind": kind, "tower": tower, "train": self.train, "batch_size": batch}
+        run = ""
         with ExitStack() as stack:
             turns = {}
             for name in names:
-                contestant = stack.enter_context(self._start(name, threads))
+                who, _, tables = name.partition(", ")
+                contestant = stack.enter_context(self._start(who, threads))
                 more = {}
-                if kind == "forwarder" and name == "ours":
-                    more = {"run": self._trained(contestant, tower)}
+                if kind == "forwarder" and who == "ours":
+                    run = run or self._trained(contestant, tower)
+                    more = {"run": run, "tables": tables or "fp32"}
                 contestant.ask("open", **request, **more)
                 count = FORWARDS if kind == "forwarder" else STEPS.get(name, 3)
-                count *= 4096 // batch
-                turns[name] = _asking(contestant, count)
+                turns[name] = _asking(contestant, count * 4096 // batch)
             timings = alternate(turns, rounds=self.args.rounds, seconds=self.args.seconds)
         return {"timings": {name: asdict(timing) for name, timing in timings.items()}}
 
@@ -225,26 +228,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/workload"))
-    parser.add_argument("--work", type=Path, default=Path("runs/peers"))
+    parser.add_argument("--work", type=Path, help="default runs/peers/quick or runs/peers/full")
     parser.add_argument("--envs", type=Path, default=Path("runs/peers/envs"))
     parser.add_argument("--quick", action="store_true", help="torch-rechub and MMoE alone")
     parser.add_argument("--only", default="", help="what the key must begin with")
     parser.add_argument("--again", action="store_true", help="measure what is known already")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=150, help="of the rounds of one key")
-    parser.add_argument("--list", action="store_true", help="print the keys")
+    parser.add_argument("--list", action="store_true", help="print the keys that are left")
     parser.add_argument("--result", type=Path, help="write the page here too")
     args = parser.parse_args()
+    args.work = args.work or Path("runs/peers") / ("quick" if args.quick else "full")
     bench = Bench(args)
     log = bench.work / "measured.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     known = _known(log)
     done = set() if args.again else set(known)
     for key, job in bench.jobs():
+        if not key.startswith(args.only) or key in done:
+            continue
+        done.add(key)
         if args.list:
-            sys.stdout.write(f"{key}{' (known)' if key in known else ''}\n")
-        elif key.startswith(args.only) and key not in done:
-            done.add(key)
+            sys.stdout.write(f"{key}\n")
+        else:
             sys.stderr.write(f"{key}\n")
             about = {"key": key, "where": provenance(), "load": round(os.getloadavg()[0], 1)}
             known[key] = about | job()

@@ -38,9 +38,11 @@ def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:
     return cycling(steps, batches[:NUM_BATCHES], batch_size)
 
 
-def forwarder(tower: str, train: str, batch_size: int, run: str) -> Callable[[int], int]:
+def forwarder(
+    tower: str, train: str, batch_size: int, run: str, tables: str
+) -> Callable[[int], int]:
     """Probabilities of encoded batches, by the net of a run."""
-    scorer = BatchScorer(run)
+    scorer = BatchScorer(run, tables=tables)  # type: ignore[arg-type]  # it checks the word
     frame = pl.read_parquet(train, n_rows=NUM_BATCHES * batch_size)
     parts = frame.iter_slices(batch_size)
     batches = [scorer.encoders.encode(part, labels=False) for part in parts]
