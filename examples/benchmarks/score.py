@@ -32,6 +32,7 @@ from recmtl.data import EncodeCounts, open_log
 from recmtl.data.cutting import cut_rows
 from recmtl.metrics import auc
 from recmtl.scoring import BatchScorer
+from recmtl.scoring.scorer import FORWARD_ROWS
 
 BATCH = 4096
 INFERRED_ROWS = 65_536
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/workload"))
     parser.add_argument("--rows", type=int, default=1 << 20, help="rows of the log, if not there")
     parser.add_argument("--runs", type=Path, help="runs, trained if not there (default: beside it)")
-    parser.add_argument("--scored", type=int, default=1 << 19, help="rows from Parquet to Parquet")
+    parser.add_argument("--scored", type=int, default=1 << 20, help="rows from Parquet to Parquet")
     towers = list(workload.TOWERS)
     parser.add_argument("--towers", nargs="+", default=towers, choices=towers)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
@@ -58,6 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.towers, args.threads, args.rounds = ["mmoe"], [1], 3
+        args.scored = 1 << 18
     workload.write(args.folder, args.rows)
     log = args.folder / f"scored-{args.scored}.parquet"
     if not log.is_file():
@@ -175,7 +177,7 @@ def phases_of(run: Path, log: Path, rounds: int = 5) -> dict[str, float]:
             batch = scorer.encoders.encode(frame, labels=False, counts=EncodeCounts())
         logits = []
         with torch.inference_mode():
-            for part in cut_rows(batch, _sizes(len(batch), 2048)):
+            for part in cut_rows(batch, _sizes(len(batch), FORWARD_ROWS)):
                 with phase("first layers"):
                     wide = first(part)
                 with phase("rest of the tower"):

@@ -141,34 +141,33 @@ class _Gates(nn.Module):
             bias_E = weights.new_zeros(self.num_experts) if bias_E is None else bias_E
             weights = torch.cat([weights, weight_DE.unsqueeze(0)])
             biases = torch.cat([biases, bias_E.unsqueeze(0)])
-        self.weight_GIE, self.bias_G1E = weights.detach(), biases.detach().unsqueeze(1)
+        self.weight_GEI = weights.detach().transpose(1, 2).contiguous()
+        self.bias_GE1 = biases.detach().unsqueeze(2)
 
     def first(self) -> tuple[Tensor, Tensor]:
         """The first layers, those of all gates side by side."""
         if self.hidden is not None:
             return self.hidden.first()
-        return self.weight_GIE.transpose(0, 1).flatten(1), self.bias_G1E.flatten()
+        return self.weight_GEI.flatten(0, 1).T, self.bias_GE1.flatten()
 
     def after(self, wide_BW: Tensor) -> Tensor:
         """Weights ``(B, G, E)`` from the outputs of the first layers."""
         if self.hidden is not None:
             return self._last(self.hidden.after(wide_BW))
-        # A softmax over a dimension that is not the last runs over many rows at once.
-        logits_GEB = wide_BW.T.contiguous().unflatten(0, (-1, self.num_experts))
-        return logits_GEB.softmax(dim=1).permute(2, 0, 1).contiguous()
+        return _softmax(wide_BW.T.contiguous().unflatten(0, (-1, self.num_experts)))
 
     def forward(self, x_GBI: Tensor) -> Tensor:
         """Weights ``(B, G, E)``; each gate reads an input of its own."""
         return self._last(x_GBI if self.hidden is None else self.hidden(x_GBI))
 
     def _last(self, x_GBI: Tensor) -> Tensor:
-        x_GBI = x_GBI[: len(self.weight_GIE)]
-        return (
-            torch.baddbmm(self.bias_G1E, x_GBI, self.weight_GIE)
-            .softmax(dim=2)
-            .transpose(0, 1)
-            .contiguous()
-        )
+        x_GIB = x_GBI[: len(self.weight_GEI)].transpose(1, 2)
+        return _softmax(torch.baddbmm(self.bias_GE1, self.weight_GEI, x_GIB))
+
+
+def _softmax(logits_GEB: Tensor) -> Tensor:
+    """``(B, G, E)``; over a dimension that is not the last, many rows are computed at once."""
+    return logits_GEB.softmax(dim=1).permute(2, 0, 1).contiguous()
 
 
 class _Level(nn.Module):

@@ -29,7 +29,7 @@ from recmtl.tasks import TaskSet
 
 __all__ = ["FORWARD_ROWS", "BatchScorer"]
 
-FORWARD_ROWS = 2048
+FORWARD_ROWS = 1024
 """Rows of one forward pass: a larger one leaves the caches, and equal ones make equal scores."""
 
 
