@@ -31,6 +31,8 @@ NOTES = """
   gradients, and reads NPZ, which is written first.
 - NextRec clips the norm of all gradients, and keeps all predictions for the AUC of training.
 - Tables learn by row-wise Adagrad here and by Adam there.
+- A run of ours has costs that do not grow with rows, so that more rows make a row cheaper.
+- `NextRec, frame` predicts a pandas frame, as its guide does; `NextRec` a path, which it streams.
 - CPU time is that of all threads and child processes. With one thread, a row's CPU time depends
   little on who else is busy on the machine; wall time does.
 """
@@ -116,7 +118,7 @@ def _targets(known: Known) -> Iterator[list[object]]:
             yield _judged(what, least, None, found)
     for name, least in (("torch-rechub", 4.0), ("NextRec", 20.0), ("NextRec, frame", 20.0)):
         found = _ratio(known, "predict/mmoe/1", name)
-        yield _judged(f"Parquet to Parquet: {name}'s predict", least, None, found)
+        yield _judged(f"Parquet to Parquet: {name}", least, None, found)
 
 
 def _judged(what: str, least: float, aim: float | None, found: float | None) -> list[object]:
