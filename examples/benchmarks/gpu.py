@@ -95,8 +95,8 @@ class Card:
         return {name: statistics.median(values) for name, values in found.items()}
 
 
-def rates(card: Card) -> dict[str, float]:
-    """What the device can do: GB/s, million random rows a second, TFLOP/s."""
+def rates(card: Card, batch_size: int) -> dict[str, float]:
+    """What the device can do: GB/s, million random rows a second, TFLOP/s, milliseconds."""
     size, side = (1 << 28, 8192) if card.is_cuda else (1 << 22, 512)
     with card.device:
         source, target = torch.randn(size), torch.zeros(size)
@@ -114,6 +114,7 @@ def rates(card: Card) -> dict[str, float]:
     found = {
         "copy, GB/s read and written": 2 * source.nbytes / took["copy"] / 1e6,
         "random rows of 64 bytes, M/s": len(ids) / took["gather"] / 1e3,
+        "FBGEMM's own op, ms": card.in_turns({"it": tables_op(card, batch_size)})["it"],
     }
     for name, precision in PRECISIONS.items():
         torch.set_float32_matmul_precision(precision)
@@ -171,12 +172,11 @@ def floor_of(card: Card, tower: str, precision: str, batch: int, speed: dict[str
     torch.set_float32_matmul_precision(PRECISIONS[precision])
     with card.device:
         run = products(shapes, batch, torch.bfloat16 if precision == "bf16" else torch.float32)
-    took = card.in_turns({"products": run, "tables": tables_op(card, batch)})
     rate = next(v for k, v in speed.items() if f" in {precision}," in k)
     flops = sum(layer.flops for layer in shapes) * batch
     moved = 5 * batch * len(SIZES) * DIM * 4  # rows read twice and written, output and its gradient
     bound = flops / rate / 1e9 + moved / speed["copy, GB/s read and written"] / 1e6
-    return Floor(took["products"], took["tables"], bound)
+    return Floor(card.in_turns({"it": run})["it"], speed["FBGEMM's own op, ms"], bound)
 
 
 class Ours:
@@ -245,20 +245,38 @@ def _autocast(card: Card, precision: str) -> Callable[[], Any]:
     return lambda: torch.autocast(card.device.type, dtype=torch.bfloat16)
 
 
-def prepared(
-    card: Card, folder: Path, tower: str, compile_kind: str, batch_size: int, count: int
-) -> tuple[RunConfig, Encoders, list[Batch]]:
-    """A config, its encoders, and batches on the device, in shuffled order."""
-    path = folder / f"gpu_{tower}.yaml"
-    path.write_text(spec(tower, batch_size=batch_size), encoding="utf-8")
-    config = load_spec(path, [f"train.compile={compile_kind}"])
-    encoders = Encoders.fit(config, folder)
-    train = open_splits(config, folder).train
-    streams = TrainStreams(
-        train, encoders, batch_size=batch_size, seed=0, memory_bytes=config.data.memory_bytes
-    )
-    batches = itertools.islice(streams.batches(0), count)
-    return config, encoders, [batch.to(card.device) for batch in batches]
+class Log:
+    """The log's encoders and some of its batches on the device: the same for every tower."""
+
+    def __init__(self, card: Card, folder: Path, batch_size: int) -> None:
+        """Read the log."""
+        self.folder, self.batch_size = folder, batch_size
+        self.encoders = Encoders.fit(self.config("mmoe"), folder)
+        batches = itertools.islice(self.stream(seed=0), 8)
+        self.batches = [batch.to(card.device) for batch in batches]
+
+    def path(self, tower: str, epochs: int = 1) -> Path:
+        """A spec file."""
+        path = self.folder / f"gpu_{tower}.yaml"
+        text = spec(tower, batch_size=self.batch_size, epochs=epochs)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def config(self, tower: str, kind: str = "none") -> RunConfig:
+        """A tower's config."""
+        return load_spec(self.path(tower), [f"train.compile={kind}"])
+
+    def stream(self, seed: int) -> Iterator[Batch]:
+        """Batches in shuffled order, on the host."""
+        config = self.config("mmoe")
+        streams = TrainStreams(
+            open_splits(config, self.folder).train,
+            self.encoders,
+            batch_size=self.batch_size,
+            seed=seed,
+            memory_bytes=config.data.memory_bytes,
+        )
+        return streams.batches(0)
 
 
 class Gaps(NamedTuple):
@@ -297,19 +315,18 @@ def gaps_of(card: Card, work: Callable[[], object], steps: int = 10) -> Gaps | N
 
 
 def steps_of(
-    card: Card, folder: Path, tower: str, precision: str, kinds: list[str], batch_size: int
+    card: Card, log: Log, tower: str, precision: str, kinds: list[str]
 ) -> Iterator[dict[str, object]]:
     """Every way to run a tower's step, in turns; a row of results each."""
     torch.set_float32_matmul_precision(PRECISIONS[precision])
     contestants: dict[str, Callable[[], object]] = {}
     said: dict[str, list[str]] = {}
     for kind in kinds:
-        config, encoders, batches = prepared(card, folder, tower, kind, batch_size, 8)
-        ours = Ours(card, config, encoders, precision)
+        ours = Ours(card, log.config(tower, kind), log.encoders, precision)
         said[kind] = ours.said
-        contestants[kind] = _next_of(ours, batches)
-    loops = Loops(card, tower, [encoders.tables[name] for name in IDS], precision)
-    contestants["loops"] = _next_of(loops, batches)
+        contestants[kind] = _next_of(ours, log.batches)
+    loops = Loops(card, tower, [log.encoders.tables[name] for name in IDS], precision)
+    contestants["loops"] = _next_of(loops, log.batches)
     took = card.in_turns(contestants)
     for name, ms in took.items():
         gaps = gaps_of(card, contestants[name])
@@ -318,7 +335,7 @@ def steps_of(
             "precision": precision,
             "how": name,
             "ms": ms,
-            "rows/s": batch_size / ms * 1e3,
+            "rows/s": log.batch_size / ms * 1e3,
             "said": said.get(name, []),
             "gaps": None if gaps is None else gaps._asdict(),
         }
@@ -329,15 +346,11 @@ def _next_of(step: Callable[[Batch], None], batches: list[Batch]) -> Callable[[]
     return lambda: step(next(endless))
 
 
-def feeding(card: Card, folder: Path, batch_size: int) -> dict[str, float]:
-    """Rows a second from Parquet to batches on the device, without any step."""
-    config, encoders, _ = prepared(card, folder, "mmoe", "none", batch_size, 0)
-    train = open_splits(config, folder).train
-    memory = config.data.memory_bytes
+def feeding(card: Card, log: Log) -> dict[str, float]:
+    """Rows a second from Parquet to batches on the host and on the device, without any step."""
     found = {}
     for where in ("host", "device"):
-        streams = TrainStreams(train, encoders, batch_size=batch_size, seed=1, memory_bytes=memory)
-        batches = streams.batches(0)
+        batches = log.stream(seed=1)
         if where == "device" and card.is_cuda:
             batches = on_cuda(batches, card.device)
         begun, rows = time.perf_counter(), 0
@@ -349,12 +362,9 @@ def feeding(card: Card, folder: Path, batch_size: int) -> dict[str, float]:
     return found
 
 
-def end_to_end(
-    folder: Path, tower: str, precision: str, kind: str, batch_size: int, epochs: int
-) -> dict[str, object]:
+def end_to_end(log: Log, tower: str, precision: str, kind: str, epochs: int) -> dict[str, object]:
     """`recmtl train`, rows a second of its epochs."""
-    path = folder / f"gpu_{tower}.yaml"
-    path.write_text(spec(tower, batch_size=batch_size, epochs=epochs), encoding="utf-8")
+    path = log.path(tower, epochs)
     torch.set_float32_matmul_precision(PRECISIONS[precision])
     overrides = [f"train.compile={kind}", "data.valid=null"]
     overrides += ["train.precision=bf16-mixed"] if precision == "bf16" else []
@@ -399,7 +409,7 @@ def report(found: dict[str, Any]) -> str:
         name = f"train: {run['tower']}, {run['precision']}, {run['how']}"
         lines.append([name, round(run["rows/s"])])
     parts.append(markdown(["from Parquet", "rows/s"], lines))
-    parts += [f"{s['tower']} {s['how']}: {text}\n" for s in found["steps"] for text in s["said"]]
+    parts += [f"{text}\n" for text in dict.fromkeys(t for s in found["steps"] for t in s["said"])]
     kernels = sorted({k for s in found["steps"] if s["gaps"] for k in s["gaps"]["tables"]})
     parts += ["Kernels of the tables:\n" + "\n".join(f"- `{k[:120]}`" for k in kernels)]
     return "\n".join(parts) + "\n"
@@ -412,7 +422,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/workload"))
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--rows", type=int, default=1 << 20, help="rows of the log, if not there")
+    parser.add_argument("--rows", type=int, default=1 << 22, help="rows of the log, if not there")
     parser.add_argument("--batch", type=int, default=65_536)
     parser.add_argument("--towers", nargs="+", default=list(TOWERS), choices=list(TOWERS))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS))
@@ -426,8 +436,9 @@ def main() -> None:
     card = Card(args.device)
     backend = "nccl" if card.is_cuda else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # it is public
-    found: dict[str, Any] = {"about": about(card), "rates": rates(card)}
+    found: dict[str, Any] = {"about": about(card), "rates": rates(card, args.batch)}
     found |= {"floors": {}, "steps": [], "train": []}
+    log = Log(card, args.folder, args.batch)
 
     def keep() -> None:
         if args.out is not None:
@@ -441,14 +452,13 @@ def main() -> None:
         found["floors"][f"{tower} {precision}"] = floor._asdict()
         compiles = tower in ("mmoe", "ple") and precision != "fp32"  # it takes its time
         kinds = [kind for kind in args.kinds if kind != "compile" or compiles]
-        found["steps"] += steps_of(card, args.folder, tower, precision, kinds, args.batch)
+        found["steps"] += steps_of(card, log, tower, precision, kinds)
         keep()
     dist.destroy_process_group()
-    found["feeding"] = feeding(card, args.folder, args.batch)
+    found["feeding"] = feeding(card, log)
     for tower, kind in itertools.product(args.towers, [k for k in args.kinds if k != "compile"]):
         if time.monotonic() < end:
-            run = end_to_end(args.folder, tower, "bf16", kind, args.batch, args.epochs)
-            found["train"].append(run)
+            found["train"].append(end_to_end(log, tower, "bf16", kind, args.epochs))
             keep()
     sys.stdout.write(report(found))
 
