@@ -83,6 +83,9 @@ class BagOrder:
 
     def bags(self, batch: Batch) -> Bags:
         """The batch's ids in this order."""
+        first, *more = self._sources
+        if isinstance(first, slice) and not more and not self._layout.is_weighted:
+            return Bags(batch.ids_FB[first].flatten(), None, None)
         columns = [self._column(batch, source) for source in self._sources]
         values_N = _joined([column.values_N for column in columns])
         lengths_KB, weights_N = None, None

@@ -257,8 +257,8 @@ class TaskSet(nn.Module):
 
     def _population(self, labels_BK: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
         """Where each task is observed, and its target there (0 elsewhere), heads first."""
-        label_BT = labels_BK[:, self._label_T]
-        given_BT = (labels_BK[:, self._given_T] == 1) | self._always_T
+        label_BT = labels_BK.index_select(1, self._label_T)
+        given_BT = (labels_BK.index_select(1, self._given_T) == 1) | self._always_T
         observed_BT = given_BT & ~label_BT.isnan() & (weight_B > 0).unsqueeze(-1)
         return observed_BT, torch.where(observed_BT, label_BT, 0.0)
 

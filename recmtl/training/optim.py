@@ -123,7 +123,11 @@ class TablesAndDense(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the dense parameters."""
-        self.dense.zero_grad(set_to_none=set_to_none)
+        if not set_to_none:
+            self.dense.zero_grad(set_to_none=False)
+            return
+        for parameter in self.names.values():  # torch's own takes longer to get ready than to do it
+            parameter.grad = None
 
     def dense_state(self) -> dict[str, Tensor]:
         """The live state of the dense optimizer as `<parameter>/<state>`; writing to it counts."""
