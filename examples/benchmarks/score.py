@@ -32,7 +32,6 @@ from recmtl.data import EncodeCounts, open_log
 from recmtl.data.cutting import cut_rows
 from recmtl.metrics import auc
 from recmtl.scoring import BatchScorer
-from recmtl.scoring.scorer import FORWARD_ROWS
 
 BATCH = 4096
 INFERRED_ROWS = 65_536
@@ -177,7 +176,7 @@ def phases_of(run: Path, log: Path, rounds: int = 5) -> dict[str, float]:
             batch = scorer.encoders.encode(frame, labels=False, counts=EncodeCounts())
         logits = []
         with torch.inference_mode():
-            for part in cut_rows(batch, _sizes(len(batch), FORWARD_ROWS)):
+            for part in cut_rows(batch, _sizes(len(batch), scorer.scoring_net.rows)):
                 with phase("first layers"):
                     wide = first(part)
                 with phase("rest of the tower"):

@@ -18,7 +18,12 @@ from recmtl.embeddings.tables import BagFeature, SequenceColumn
 from recmtl.models import MultiTaskNet
 from recmtl.models.frozen import FrozenTower, freeze
 
-__all__ = ["ScoringNet"]
+__all__ = ["MOST_ROWS", "ScoringNet"]
+
+MOST_ROWS = 4096
+_LEAST_ROWS = 1024
+_PASS_FLOATS = 1 << 20
+"""Outputs of the first layers in one pass: 4 MiB."""
 
 FOLD_BYTES = 16 * 2**20
 """Folded tables stay in the caches."""
@@ -35,6 +40,10 @@ class ScoringNet:
     straight into what is multiplied. With int8 tables they are multiplied as bytes too. Towers that
     take more than one vector a row, or that have no such form, run as they are.
 
+    Attributes:
+        rows: how many rows make a good pass: of wide first layers fewer, which stay in the caches;
+            a power of two.
+
     Args:
         net: a net in evaluation mode, with a `PlainLookup`.
         fold_bytes: most memory of folded tables.
@@ -46,6 +55,9 @@ class ScoringNet:
         self.lookup = net.lookup
         frozen = None if net.inputs.requires else freeze(net.tower)
         self.first = None if frozen is None else FirstLayers(self.lookup, frozen, fold_bytes)
+        self.rows = MOST_ROWS
+        while frozen and self.rows > _LEAST_ROWS and self.rows * len(frozen.bias_W) > _PASS_FLOATS:
+            self.rows //= 2
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Tensor:

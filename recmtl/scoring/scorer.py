@@ -24,13 +24,13 @@ from recmtl.errors import DataError, SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
 from recmtl.scoring.frames import beside, column_names, to_polars
-from recmtl.scoring.net import ScoringNet
+from recmtl.scoring.net import MOST_ROWS, ScoringNet
 from recmtl.tasks import TaskSet
 
 __all__ = ["FORWARD_ROWS", "BatchScorer"]
 
-FORWARD_ROWS = 1024
-"""Rows of one forward pass: a larger one leaves the caches, and equal ones make equal scores."""
+FORWARD_ROWS = MOST_ROWS
+"""Rows of one forward pass, or of a whole number of them: equal passes make equal scores."""
 
 
 class BatchScorer:
@@ -132,12 +132,9 @@ class BatchScorer:
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]`` of encoded rows, in forward passes of one size."""
-        starts = range(0, len(batch), FORWARD_ROWS)
-        sizes = [min(FORWARD_ROWS, len(batch) - start) for start in starts]
-        parts = [
-            self.scoring_net(pad_to(part, FORWARD_ROWS))[: len(part)]
-            for part in cut_rows(batch, sizes)
-        ]
+        net = self.scoring_net
+        sizes = [min(net.rows, len(batch) - start) for start in range(0, len(batch), net.rows)]
+        parts = [net(pad_to(part, net.rows))[: len(part)] for part in cut_rows(batch, sizes)]
         return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
 
     def scores(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
