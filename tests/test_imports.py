@@ -171,6 +171,38 @@ def test_command_line_starts_without_torch() -> None:
     assert python(f"import sys, recmtl.cli; print(*({heavy} & set(sys.modules)))").split() == []
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_loads_nothing_that_takes_time(arguments: list[str]) -> None:
+    heavy = {*OPTIONAL, "torch", "numpy"} - {"click", "rich"}
+    code = f"""
+import sys
+from recmtl.cli import main
+try:
+    main({arguments})
+except SystemExit as error:
+    assert error.code == 0
+print("loaded:", *({heavy} & set(sys.modules)))
+"""
+    assert python(code).splitlines()[-1].split() == ["loaded:"]
+
+
+@pytest.mark.slow
+def test_towers_load_nothing_beside_torch() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import recmtl.towers
+print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+"""
+    assert python(code).split() == ["recmtl"]
+
+
+@pytest.mark.slow
+def test_tables_do_without_the_optimizers_that_torch_compiles() -> None:
+    code = "import sys, recmtl.embeddings.sharded; print(*sys.modules)"
+    assert "torch.distributed.optim" not in python(code).split()
+
+
 def test_public_names_of_an_absent_package_name_the_extra() -> None:
     code = (
         block(["polars"])
