@@ -55,13 +55,20 @@ class Plan(NamedTuple):
         columns: columns of the first layer: E * O of experts, then logits of gates.
         blocks: the first layer's products; those that read the same inputs may follow another.
         gates: None: the result is the experts' outputs ``(B, E, H)``; else each gate's mixture.
+        is_linear_last: whether no ReLU follows the last layer; there are no gates then.
     """
 
     num_experts: int
     width: int
     columns: int
     blocks: tuple[Block, ...]
-    gates: Gates | None
+    gates: Gates | None = None
+    is_linear_last: bool = False
+
+    @property
+    def is_result_needed(self) -> bool:
+        """Whether the backward of the last ReLU reads the result."""
+        return self.gates is None and not self.is_linear_last
 
 
 def can_run(x: Tensor, weight: Tensor, columns: int) -> bool:
@@ -115,9 +122,11 @@ def plain(plan: Plan, x: Tensor, *tensors: Tensor) -> Tensor:
     first = torch.cat(parts, dim=1)
     end = plan.num_experts * plan.width
     out_BEO = first[:, :end].unflatten(1, (plan.num_experts, plan.width)).relu()
-    for weight_EIO, bias_EO in zip(tensors[num_first::2], tensors[num_first + 1 :: 2], strict=True):
-        out_EBO = torch.baddbmm(bias_EO.unsqueeze(1), out_BEO.transpose(0, 1), weight_EIO)
-        out_BEO = out_EBO.relu().transpose(0, 1)
+    for i in range(num_first, len(tensors), 2):
+        bias_E1O = tensors[i + 1].unsqueeze(1)
+        out_EBO = torch.baddbmm(bias_E1O, out_BEO.transpose(0, 1), tensors[i])
+        is_linear = plan.is_linear_last and i + 2 == len(tensors)
+        out_BEO = (out_EBO if is_linear else out_EBO.relu()).transpose(0, 1)
     return (
         out_BEO if plan.gates is None else torch.bmm(_weights(plan.gates, first[:, end:]), out_BEO)
     )
@@ -130,7 +139,7 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, x: Tensor, *tensors: Tensor) -> Tensor:
         out, kept = _evaluate(plan, x, tensors, keeps=True)
         ctx.plan, ctx.num_tensors = plan, len(tensors)
-        ctx.save_for_backward(x, out if plan.gates is None else None, *tensors, *kept)
+        ctx.save_for_backward(x, out if plan.is_result_needed else None, *tensors, *kept)
         return out
 
     @staticmethod
@@ -145,9 +154,10 @@ class _Chunked(torch.autograd.Function):
             tensor.new_empty(tensor.shape) if needed else None
             for tensor, needed in zip(tensors, is_needed[1:], strict=True)
         ]
-        # Of several inputs some may be read twice, some by nobody: those are added to.
-        make = torch.empty_like if x.dim() == 2 else torch.zeros_like
-        grad_x = make(x, memory_format=torch.contiguous_format) if is_needed[0] else None
+        grad_x = None
+        if is_needed[0]:
+            make = x.new_empty if _reads_all(plan, x) else x.new_zeros
+            grad_x = make(x.shape)
         chunks = _chunks(x.shape[0], plan.columns)
         scratch = _Scratch(x)
         per_chunk = len(kept) // len(chunks)
@@ -210,10 +220,14 @@ def _forward(plan: Plan, x: Tensor, tensors: tuple[Tensor, ...], out: Tensor) ->
     hidden_EBO = _split(first[:, : num_experts * plan.width].relu_(), num_experts)
     kept = [] if writes_out else [first]
     for i in range(0, len(later), 2):
-        is_out = plan.gates is None and i + 2 == len(later)
+        is_last = i + 2 == len(later)
+        is_out = is_last and plan.is_result_needed
         shape = num_experts, num_rows, later[i].shape[2]
         next_EBO = out.transpose(0, 1) if is_out else x.new_empty(shape)
         torch.baddbmm(later[i + 1].unsqueeze(1), hidden_EBO, later[i], out=next_EBO)
+        if is_last and plan.is_linear_last:
+            out.copy_(next_EBO.transpose(0, 1))
+            break
         hidden_EBO = next_EBO.relu_()
         if not is_out:
             kept.append(hidden_EBO)
@@ -242,8 +256,8 @@ def _backward(
     grad_first = scratch.get("first", num_rows, plan.columns)
     hidden, num_later = list(activations), (len(tensors) - num_first) // 2
     weight_BGE = None if plan.gates is None else hidden.pop()
-    if plan.gates is None:
-        hidden[-1] = hidden[-1].transpose(0, 1)  # the result
+    if plan.is_result_needed:
+        hidden[-1] = hidden[-1].transpose(0, 1)
     if num_later or plan.gates is not None:
         hidden[0] = _split(hidden[0][:, :num_hidden], num_experts)
 
@@ -252,27 +266,40 @@ def _backward(
             return _split(grad_first[:, :num_hidden], num_experts)
         return scratch.get(f"{layer}", num_experts, num_rows, hidden[layer].shape[2])
 
-    grad_EBO = grad_of(num_later)
     if plan.gates is not None:
         assert weight_BGE is not None
         grad_BGE = torch.bmm(grad, hidden[-1].permute(1, 2, 0))
         _through_gates(plan.gates, weight_BGE, grad_BGE, grad_first[:, num_hidden:])
         grad = torch.bmm(weight_BGE.transpose(1, 2), grad)
-    _through_relu(grad.transpose(0, 1), hidden[-1], grad_EBO)
+    if plan.is_linear_last:
+        grad_EBO = grad.transpose(0, 1).contiguous()
+    else:
+        grad_EBO = grad_of(num_later)
+        _through_relu(grad.transpose(0, 1), hidden[-1], grad_EBO)
     for layer in range(num_later, 0, -1):
         at = num_first + 2 * (layer - 1)
         _add_weight_grads(hidden[layer - 1], grad_EBO, grads[at : at + 2], adds=adds)
         below_EBO = grad_of(layer - 1)
-        torch.bmm(grad_EBO, tensors[at].transpose(1, 2), out=below_EBO)
+        # A product over one column is slow as a matrix product.
+        multiply = torch.mul if grad_EBO.shape[2] == 1 else torch.bmm
+        multiply(grad_EBO, tensors[at].transpose(1, 2), out=below_EBO)
         _through_relu(below_EBO, hidden[layer - 1], below_EBO)
         grad_EBO = below_EBO
+    written = set[tuple[int, int] | None]()
     for i, block in enumerate(plan.blocks):
         weight_KDN = tensors[2 * i]
         grad_KBN = _columns(grad_first, block, weight_KDN)
         _add_weight_grads(_inputs(x, block), grad_KBN, grads[2 * i : 2 * i + 2], adds=adds)
         if grad_x is not None:
             out_KBD = _inputs(grad_x, block)
-            _product(grad_KBN, weight_KDN.transpose(1, 2), out_KBD, adds=x.dim() == 3)
+            _product(grad_KBN, weight_KDN.transpose(1, 2), out_KBD, adds=block.groups in written)
+            written.add(block.groups)
+
+
+def _reads_all(plan: Plan, x: Tensor) -> bool:
+    """Whether every input is read by some block."""
+    read = {group for block in plan.blocks if block.groups for group in range(*block.groups)}
+    return x.dim() == 2 or len(read) == x.shape[1]
 
 
 def _through_relu(grad: Tensor, activation: Tensor, out: Tensor) -> None:
@@ -303,7 +330,10 @@ def _add_weight_grads(
             grad_bias_KN += grad_KBN.sum(dim=1)
         else:
             torch.sum(grad_KBN, dim=1, out=grad_bias_KN)
-    if grad_weight_KDN is not None:
+    if grad_weight_KDN is not None and grad_KBN.shape[2] == 1:
+        row_K1D = grad_weight_KDN.transpose(1, 2)
+        _product(grad_KBN.transpose(1, 2), x_KBD, row_K1D, adds=adds)
+    elif grad_weight_KDN is not None:
         _product(x_KBD.transpose(1, 2), grad_KBN, grad_weight_KDN, adds=adds)
 
 

@@ -142,7 +142,11 @@ class ExpertBank(nn.Module):
         return not drops and can_run(x, next(self.parameters()), self.num_experts * self.widths[0])
 
     def chunked(
-        self, x: Tensor, beside: Sequence[Columns] = (), gates: Gates | None = None
+        self,
+        x: Tensor,
+        beside: Sequence[Columns] = (),
+        gates: Gates | None = None,
+        last: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Outputs of all experts, or what gates mix of them, by `recmtl.towers.chunked`.
 
@@ -151,6 +155,7 @@ class ExpertBank(nn.Module):
             beside: columns of the gates' logits: of all gates together or, with `own_inputs`, of
                 the tasks' gates and then of the shared one.
             gates: what they weigh; None for the experts' outputs.
+            last: weight and bias of a further layer, without ReLU.
         """
         first, *later = self.layers
         assert isinstance(first, _ExpertLayer)
@@ -164,9 +169,11 @@ class ExpertBank(nn.Module):
             end = columns + len(weight_KDN) * weight_KDN.shape[2]
             blocks.append(Block(groups, (columns, end)))
             columns = end
-        plan = Plan(self.num_experts, self.widths[0], columns, tuple(blocks), gates)
+        is_linear_last = last is not None
+        plan = Plan(self.num_experts, self.widths[0], columns, tuple(blocks), gates, is_linear_last)
         tensors = [tensor for _, *pair in parts for tensor in pair]
-        return run(plan, x, tensors, [tensor for layer in later for tensor in layer()])
+        pairs = [*(layer() for layer in later), *([last] if last is not None else [])]
+        return run(plan, x, tensors, [tensor for pair in pairs for tensor in pair])
 
     def refs(self, prefix: str, *, level: int = 1, mixed: bool = False) -> Iterator[ExpertRef]:
         """Where each expert's weights are, in the order of the outputs.

@@ -192,6 +192,10 @@ class HeadBank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of all tasks, ``(B, O)``."""
+        if type(self.hidden) is ExpertBank and self.hidden.can_chunk(x):
+            weight_TDN, bias_TN = self.last.stacked()
+            assert bias_TN is not None
+            return self.last.unpadded(self.hidden.chunked(x, last=(weight_TDN, bias_TN)))
         return self.logits(self.hidden(x))
 
     def logits(self, hidden: Tensor) -> Tensor:

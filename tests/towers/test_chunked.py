@@ -16,6 +16,7 @@ from recmtl.towers import (
     MMoEConfig,
     PLEConfig,
     SharedBottomConfig,
+    TaskSlot,
     build_tower,
     chunked,
 )
@@ -43,19 +44,19 @@ def cut(patch: pytest.MonkeyPatch, most: int) -> None:
     patch.setattr(chunked, "_LEAST_ROWS", most)
 
 
-def values_and_gradients(tower: nn.Module, x_BD: Tensor) -> list[Tensor]:
-    """Logits, then the gradients of the input and of every parameter for unequal weights."""
-    x_BD = x_BD.clone().requires_grad_()
-    logits_BO = tower(x_BD)
-    weight_BO = torch.linspace(-1, 2, logits_BO.numel(), dtype=torch.float64).view_as(logits_BO)
-    inputs = [x_BD, *tower.parameters()]
-    return [logits_BO, *torch.autograd.grad((logits_BO * weight_BO).sum(), inputs)]
+def values_and_gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
+    """Values, then the gradients of the input and of every parameter for unequal weights."""
+    x = x.clone().requires_grad_()
+    out = module(x)
+    weight = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape)
+    inputs = [x, *module.parameters()]
+    return [out, *torch.autograd.grad((out * weight).sum(), inputs)]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
-@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1]])
+@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1], (TaskSlot("stars", outputs=3), "buy")])
 def test_equals_the_plain_form(
-    config: Any, tasks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    config: Any, tasks: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tower = randomise(build_tower(config, in_dim=5, tasks=tasks))
     for num_rows in (0, 1, 7, 24):
@@ -92,6 +93,29 @@ def test_gradients_have_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = penalty_gradients()
     cut(monkeypatch, 2)
     assert_close(penalty_gradients(), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("own_inputs", [False, True])
+@pytest.mark.parametrize(("num_task", "num_shared"), [(0, 2), (2, 0), (1, 2)])
+def test_experts_alone_equal_the_plain_form(
+    num_task: int, num_shared: int, own_inputs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = randomise(
+        ExpertBank(
+            3,
+            (4, 2),
+            tasks=TASKS,
+            num_task_experts=num_task,
+            num_shared_experts=num_shared,
+            own_inputs=own_inputs,
+        )
+    )
+    x_BGD = rows(28, 3).view(7, 4, 3)
+    x = x_BGD if own_inputs else x_BGD[:, 0]
+    expected = values_and_gradients(bank, x)
+    cut(monkeypatch, 3)
+    for one, other in zip(values_and_gradients(bank, x), expected, strict=True):
+        assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("own_inputs", [False, True])
