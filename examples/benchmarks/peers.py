@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -244,6 +245,7 @@ def main() -> None:
     log = bench.work / "measured.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     known = _known(log)
+    failed = []
     done = set() if args.again else set(known)
     for key, job in bench.jobs():
         if not key.startswith(args.only) or key in done:
@@ -254,18 +256,25 @@ def main() -> None:
         else:
             sys.stderr.write(f"{key}\n")
             about = {"key": key, "where": provenance(), "load": round(os.getloadavg()[0], 1)}
-            known[key] = about | job()
+            try:
+                known[key] = about | job()
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                sys.stderr.write(f"{error}\n")
+                failed.append(key)
+                continue
             with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(known[key]) + "\n")
+                file.write("\n" + json.dumps(known[key]))  # a torn last line stays alone
     if not args.list:
         text = page(known)
         sys.stdout.write(text)
         if args.result:
             args.result.write_text(text, encoding="utf-8")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _known(log: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each key; a torn last line does not count."""
+    """The last line of each key; torn lines do not count."""
     found = {}
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
         try:
