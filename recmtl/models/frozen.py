@@ -40,7 +40,7 @@ def freeze(tower: nn.Module) -> FrozenTower | None:
         return None
 
 
-class FrozenTower(nn.Module):
+class FrozenTower:
     """The layers after the first ones, with weights that are stacked once.
 
     Attributes:
@@ -48,12 +48,8 @@ class FrozenTower(nn.Module):
         bias_W: their biases; -inf where a gate does not read an expert.
     """
 
-    weight_DW: Tensor
-    bias_W: Tensor
-
     def __init__(self, tower: Tower) -> None:
         """Take the weights of a tower over."""
-        super().__init__()
         pairs: list[tuple[ExpertBank, GateBank | None]] = []
         if isinstance(tower, PLE | CGC):
             levels = tower.levels if isinstance(tower, PLE) else [tower.level]
@@ -62,33 +58,31 @@ class FrozenTower(nn.Module):
             pairs = [(tower.experts, tower.gates)]
         elif isinstance(tower, SharedBottom):
             pairs = [(tower.experts, None)]
-        self.levels = nn.ModuleList(_Level(experts, gates) for experts, gates in pairs)
+        self.levels = [_Level(experts, gates) for experts, gates in pairs]
         self.heads = _Heads(tower.heads)
         first = self.levels[0].first() if pairs else self.heads.first()
-        self.register_buffer("weight_DW", first[0].contiguous(), persistent=False)
-        self.register_buffer("bias_W", first[1].contiguous(), persistent=False)
+        self.weight_DW, self.bias_W = first[0].contiguous(), first[1].contiguous()
 
-    def forward(self, wide_BW: Tensor) -> Tensor:
+    def __call__(self, wide_BW: Tensor) -> Tensor:
         """Logits ``(B, sum of N)`` from the first layers' outputs, which are overwritten."""
-        if not len(self.levels):
-            logits: Tensor = self.heads.after(wide_BW)
-            return logits
+        if not self.levels:
+            return self.heads.after(wide_BW)
         stream = self.levels[0].after(wide_BW)
-        for level in list(self.levels)[1:]:
+        for level in self.levels[1:]:
             stream = level(stream)
         return self.heads(stream)
 
 
-class _Mlps(nn.Module):
+class _Mlps:
     """An `ExpertBank`: equal MLPs side by side."""
 
     def __init__(self, bank: ExpertBank) -> None:
-        super().__init__()
         self.count = bank.num_experts
         groups = [t for t in range(bank.num_tasks) for _ in range(bank.num_task_experts)]
         groups += [bank.num_tasks] * bank.num_shared_experts
         self.group_E = None if groups == [*range(len(groups))] else torch.tensor(groups)
-        self.weights, self.biases = [], []
+        self.weights: list[Tensor] = []
+        self.biases: list[Tensor] = []
         for layer in bank.layers:
             weight_EIO, bias_EO = layer()
             self.weights.append(weight_EIO.detach())
@@ -107,7 +101,7 @@ class _Mlps(nn.Module):
         """Outputs ``(E, B, O)`` from those of the first layers."""
         return self._rest(wide_BW.relu_().unflatten(1, (self.count, -1)).transpose(0, 1), 1)
 
-    def forward(self, x_GBI: Tensor) -> Tensor:
+    def __call__(self, x_GBI: Tensor) -> Tensor:
         """Outputs ``(E, B, O)``; each MLP reads the input of its group."""
         x_EBI = x_GBI[: self.count] if self.group_E is None else x_GBI[self.group_E]
         return self._rest(x_EBI, 0)
@@ -118,11 +112,10 @@ class _Mlps(nn.Module):
         return x_EBI
 
 
-class _Gates(nn.Module):
+class _Gates:
     """A `GateBank`: one softmax over all experts for each gate; -inf for those it does not read."""
 
     def __init__(self, bank: GateBank) -> None:
-        super().__init__()
         self.hidden = _Mlps(bank.hidden) if isinstance(bank.hidden, ExpertBank) else None
         num_own = bank.num_task_experts
         self.num_experts = bank.num_tasks * num_own + bank.num_read - num_own
@@ -156,7 +149,7 @@ class _Gates(nn.Module):
             return self._last(self.hidden.after(wide_BW))
         return _softmax(wide_BW.T.contiguous().unflatten(0, (-1, self.num_experts)))
 
-    def forward(self, x_GBI: Tensor) -> Tensor:
+    def __call__(self, x_GBI: Tensor) -> Tensor:
         """Weights ``(B, G, E)``; each gate reads an input of its own."""
         return self._last(x_GBI if self.hidden is None else self.hidden(x_GBI))
 
@@ -170,11 +163,10 @@ def _softmax(logits_GEB: Tensor) -> Tensor:
     return logits_GEB.softmax(dim=1).permute(2, 0, 1).contiguous()
 
 
-class _Level(nn.Module):
+class _Level:
     """Experts and the gates that mix them; without gates the one expert is the mixture."""
 
     def __init__(self, experts: ExpertBank, gates: GateBank | None) -> None:
-        super().__init__()
         self.experts = _Mlps(experts)
         self.gates = None if gates is None else _Gates(gates)
 
@@ -193,17 +185,16 @@ class _Level(nn.Module):
             return expert_EBH
         return _mixed(self.gates.after(wide_BW[:, self.experts.width :]), expert_EBH)
 
-    def forward(self, x_GBI: Tensor) -> Tensor:
+    def __call__(self, x_GBI: Tensor) -> Tensor:
         """Mixtures ``(G, B, H)``; experts and gates of a group read its input."""
         assert self.gates is not None
         return _mixed(self.gates(x_GBI), self.experts(x_GBI))
 
 
-class _Heads(nn.Module):
+class _Heads:
     """A `HeadBank`."""
 
     def __init__(self, bank: HeadBank) -> None:
-        super().__init__()
         self.hidden = _Mlps(bank.hidden) if isinstance(bank.hidden, ExpertBank) else None
         self.unpadded = bank.last.unpadded
         weight_TIN, bias_TN = bank.last.stacked()
@@ -223,7 +214,7 @@ class _Heads(nn.Module):
         logits: Tensor = self.unpadded(wide_BW.unflatten(1, (len(self.weight_TIN), -1)))
         return logits
 
-    def forward(self, x_GBI: Tensor) -> Tensor:
+    def __call__(self, x_GBI: Tensor) -> Tensor:
         """Logits; each head reads an input of its own, or all read the one there is."""
         x_TBI = x_GBI if len(x_GBI) > 1 else x_GBI.expand(len(self.weight_TIN), -1, -1)
         x_TBI = x_TBI[: len(self.weight_TIN)]

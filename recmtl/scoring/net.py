@@ -63,7 +63,8 @@ class ScoringNet:
     def __call__(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]``."""
         if self.first is None:
-            return self.net(batch)
+            logits_BH: Tensor = self.net(batch)
+            return logits_BH
         return self.first.tower(self.first(batch))
 
 
@@ -79,7 +80,6 @@ class FirstLayers:
         weights = dict(zip(names, tower.weight_DW.split(widths), strict=True))
         folded = _folded(lookup, tower.weight_DW.shape[1], fold_bytes)
         self.folded_F, self.folded_VW, self.first_F1 = self._fold(folded, weights)
-        self.bias_W = None if folded else tower.bias_W
         singles: dict[str, list[int]] = {}
         for i, feature in enumerate(layout.single):
             if i not in folded:
@@ -104,8 +104,9 @@ class FirstLayers:
         self.weight_XW = torch.cat([weights[name] for name in (*others, *in_groups)])
 
     def __call__(self, batch: Batch) -> Tensor:
-        wide_BW = None
-        if self.bias_W is None:
+        if not len(self.folded_F):
+            wide_BW = self.tower.bias_W.expand(len(batch), -1).contiguous()
+        else:
             rows_BF = (batch.ids_FB[self.folded_F] + self.first_F1).T
             wide_BW = nnf.embedding_bag(rows_BF, self.folded_VW, mode="sum")
         singles = [
@@ -120,8 +121,6 @@ class FirstLayers:
                 parts.append(self.lookup.mean(column, batch.sequences[column.name]))
         if self.bytes_Q is None:
             parts += singles
-        if wide_BW is None:
-            wide_BW = self.bias_W.expand(len(batch), -1).contiguous()
         if parts:
             wide_BW.addmm_(torch.cat(parts, dim=1), self.weight_XW)
         if self.bytes_Q is not None:
