@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob as globbing
 import hashlib
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -75,7 +76,7 @@ class ParquetFile(NamedTuple):
     ) -> pl.DataFrame:
         """Of the rows `low` to `high` (exclusive) those at rising `offsets`, or all."""
         try:
-            if sum(self.group_rows) > _SMALL_FILE_ROWS and self._is_same_in_arrow(columns):
+            if self._is_read_forward(columns, low, high, offsets is None):
                 return read_forward(self.path, columns, low, high, offsets)
             frame = self.scan().select(columns).slice(low, high - low).collect()
             return frame if offsets is None else frame[offsets]
@@ -89,6 +90,15 @@ class ParquetFile(NamedTuple):
                 f"{self.path}: the file is corrupt or changed while it was read "
                 f"({first_line(error)})."
             ) from error
+
+    def _is_read_forward(self, columns: Sequence[str], low: int, high: int, is_all: bool) -> bool:
+        """Whether rows are best read page by page: not a small file, nor whole row groups.
+
+        Of those polars makes columns in half the time.
+        """
+        ends = [0, *accumulate(self.group_rows)]
+        whole = is_all and low in ends and high in ends
+        return ends[-1] > _SMALL_FILE_ROWS and not whole and self._is_same_in_arrow(columns)
 
     def _is_same_in_arrow(self, columns: Sequence[str]) -> bool:
         types = arrow_types(self.path)

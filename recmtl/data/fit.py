@@ -79,7 +79,7 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
     start, rows = 0, _FIRST_ROWS
     with silent_if_none(progress)("fit encoders", log.num_rows, "rows") as bar:
         while start < log.num_rows:
-            frame = log.read(columns, start, start + rows)
+            frame = log.read(columns, start, log.stop_after(start, rows))
             run.add(frame, start)
             bar.advance(frame.height)
             start += frame.height

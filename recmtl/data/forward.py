@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 __all__ = ["arrow_types", "keep_little", "page_bytes", "read_forward", "release", "trim"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
-_BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 19
+_BATCH_ROWS, _BATCH_BYTES = (128, 8192), 1 << 20
 _M_MMAP_THRESHOLD, _MOST_KEPT = -3, 1 << 25  # of glibc's malloc.h
 _NEAR_ROWS = 4096  # decoding them takes no longer than opening the file anew
 

@@ -18,12 +18,13 @@ from recmtl.errors import DataError
 __all__ = ["batches_ahead", "encode_rows", "read_rows"]
 
 _MOST_AHEAD = 4
+_ENCODED_AT_ONCE = 1 << 15  # columns of this length stay in the cache
 
 
 def encode_rows(
     log: Log, encoders: Encoders, numbers: Iterable[NDArray[np.int64]]
 ) -> Iterator[Batch]:
-    """Rows of a training log, encoded with labels, `encoders.piece_rows` at a time.
+    """Rows of a training log, encoded with labels; `encoders.piece_rows` are read at a time.
 
     Args:
         log: the log.
@@ -35,13 +36,16 @@ def encode_rows(
     """
     pieces = read_rows(log, encoders.columns(labels=True), numbers, at_once=encoders.piece_rows)
     for frame, rows in pieces:
-        try:
-            batch = encoders.encode(frame, labels=True)
-        except DataError as error:
-            raise error.at(f"{log.name}, rows {rows.min()} to {rows.max()}") from error
-        batch.rows_B.copy_(torch.from_numpy(rows))
-        yield batch
-        del frame, batch
+        for start in range(0, len(rows), _ENCODED_AT_ONCE):
+            part = rows[start : start + _ENCODED_AT_ONCE]
+            try:
+                batch = encoders.encode(frame.slice(start, len(part)), labels=True)
+            except DataError as error:
+                raise error.at(f"{log.name}, rows {part.min()} to {part.max()}") from error
+            batch.rows_B.copy_(torch.from_numpy(part))
+            yield batch
+            del batch
+        del frame
         trim()
 
 

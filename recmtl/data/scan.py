@@ -173,6 +173,14 @@ class Log:
             frames.append(self._of_file(file, columns, low, high, offsets))
         return self._joined(frames, columns)
 
+    def stop_after(self, start: int, most: int) -> int:
+        """Where a read from `start` on of at most `most` rows ends best: at a row group's end."""
+        stop = min(start + most, self.num_rows)
+        piece = bisect_right(self._starts, stop) - 1
+        if stop < self.num_rows and self._starts[piece] > start:
+            return self._starts[piece]
+        return stop
+
     def _joined(self, frames: Sequence[pl.DataFrame], columns: Sequence[str]) -> pl.DataFrame:
         return (
             pl.concat(frames)

@@ -128,15 +128,20 @@ class TrainStreams:
 
     def _from_memory(self, order: EpochOrder, start: int) -> Iterator[Batch]:
         if self._kept is None:
-            rows, at_once = self.plan.num_rows, self.encoders.piece_rows
-            ranges = (np.arange(i, min(i + at_once, rows)) for i in range(0, rows, at_once))
-            self._kept = _load(self.log, self.encoders, ranges, rows)
+            self._kept = _load(self.log, self.encoders, self._all_rows(), self.plan.num_rows)
         line = order.rows()
         streams = [line[slice(*self.plan.stream_range(stream))] for stream in self._mine]
         for k in range(start, self.num_batches):
             share = slice(k * self.plan.share, (k + 1) * self.plan.share)
             index_M = torch.from_numpy(np.concatenate([rows[share] for rows in streams]))
             yield to_batch([self._kept.gather(index_M)], self._kept.row_format)
+
+    def _all_rows(self) -> Iterator[NDArray[np.int64]]:
+        start = 0
+        while start < self.plan.num_rows:
+            stop = self.log.stop_after(start, self.encoders.piece_rows)
+            yield np.arange(start, stop)
+            start = stop
 
     def _from_pools(self, order: EpochOrder, start: int) -> Iterator[Batch]:
         keep_little(self.memory_bytes)

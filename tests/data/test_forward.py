@@ -49,6 +49,21 @@ def expected(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(COLUMNS).with_columns(pl.col("kind").cast(pl.String))
 
 
+@pytest.mark.parametrize("most", [650, 5000, 1 << 20])
+def test_pieces_end_where_row_groups_do(log: Log, frame: pl.DataFrame, most: int) -> None:
+    ends = {group.start for group in log.row_groups} | {ROWS}
+    parts, start = [], 0
+    while start < ROWS:
+        stop = log.stop_after(start, most)
+        assert start < stop <= start + most
+        if stop not in ends:
+            assert stop == start + most
+            assert not any(start < end <= stop for end in ends)
+        parts.append(log.read(COLUMNS, start, stop))
+        start = stop
+    assert pl.concat(parts).equals(expected(frame))
+
+
 def test_any_ranges_in_any_order(log: Log, frame: pl.DataFrame) -> None:
     rng = np.random.default_rng(1)
     whole = expected(frame)
