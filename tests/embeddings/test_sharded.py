@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from recmtl.batch import Batch
-from recmtl.embeddings import EmbeddingConfig, PlainLookup
+from recmtl.embeddings import EmbeddingConfig, PlainLookup, layout
 from recmtl.embeddings.initial import initial_rows
 from recmtl.embeddings.sharded import ShardedLookup, shard
 from recmtl.errors import SpecError
+from recmtl.spec import Spec
 from tests.embeddings.world import (
     DIMS,
     LOOKED_UP,
@@ -268,3 +271,30 @@ def test_means_of_sequences_and_their_updates_equal_those_of_items_apart() -> No
         losses[1].backward()
     for key, tensor in whole(means.tensors()).items():
         torch.testing.assert_close(tensor, whole(apart.tensors())[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("outside", [-1, 11])
+def test_an_id_outside_its_table_is_found_where_each_feature_has_one_id(outside: int) -> None:
+    spec = Spec.model_validate(
+        {
+            "name": "singles",
+            "data": {"train": "train.parquet"},
+            "features": (
+                {"name": "user", "type": "sparse", "hash": 10, "dim": 8},
+                {"name": "item", "type": "sparse", "hash": 16, "dim": 4},
+            ),
+            "tasks": ({"name": "ctr", "label": "click"},),
+        }
+    )
+    tables = {"user": 11, "item": 17}
+    lookup = ShardedLookup(layout(spec, tables, ["user", "item"], []), EmbeddingConfig())
+    shard(Net(lookup), "cpu", batch_size=4)
+    batch = replace(
+        to_batch(random_rows(4, seed=0)), ids_FB=torch.tensor([[0, 10, 3, 3], [16, 0, 12, 11]])
+    )
+    good = lookup(batch)["user"].detach().clone()
+    wrong_FB = batch.ids_FB.clone()
+    wrong_FB[0, 2] = outside
+    with pytest.raises(RuntimeError, match=r"idx < num_rows|out of bounds"):
+        lookup(replace(batch, ids_FB=wrong_FB))
+    assert torch.equal(lookup(batch)["user"], good)
