@@ -12,11 +12,13 @@ DEMO ?= runs/demo
 DEMO_ROWS ?= 200000
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
+BENCH ?= runs/bench
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.recmtl-installed
 
-.PHONY: help setup demo test test-fast soak lint format types check fuzz docs wheel clean
+
+.PHONY: help setup demo test test-fast soak bench bench-full lint format types check fuzz docs wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -58,6 +60,12 @@ test-fast: $(STAMP) ## the unmarked tests
 
 soak: $(STAMP) ## thirty minutes of training, evaluation and scoring, killed at random moments
 	$(BIN)/python tests/soak.py $(SOAK_ARGS)
+
+bench: $(STAMP) ## the speed of every part, its limits and one peer, within half an hour
+	$(BIN)/python examples/benchmarks/run_all.py $(BENCH) --quick
+
+bench-full: $(STAMP) ## every speed and every peer, in some hours; goes on where it was stopped
+	$(BIN)/python examples/benchmarks/run_all.py $(BENCH)
 
 lint: $(STAMP) ## ruff and the import layers
 	$(BIN)/ruff check --quiet
