@@ -39,6 +39,8 @@ from recmtl.training.strategy import bare_net
 NUM_BATCHES = 64
 STEPS = 8
 """Steps of a contestant in one round."""
+HEAD = ["step", "rows/s", "µs/row", "CPU µs/row", "noise"]
+HEAD += ["% of floor", "of CPU", "TorchRec way takes", "of CPU"]
 GROWTH = 17
 """The largest table of the log has a million rows: 17 times all of them are 40 million."""
 
@@ -220,7 +222,6 @@ def measure_all(args: argparse.Namespace) -> tuple[dict[str, Timing], dict[str, 
     """Every tower and batch size; prints as it goes."""
     timings: dict[str, Timing] = {}
     phases: dict[str, dict[str, float]] = {}
-    shares = []
     for tower, batch_size in itertools.product(args.towers, args.batch):
         found, phase = measure(
             args.folder, tower, batch_size, sequences=args.sequences, rounds=args.rounds
@@ -236,23 +237,22 @@ def measure_all(args: argparse.Namespace) -> tuple[dict[str, Timing], dict[str, 
                 sum(pair) for pair in zip(found["gemm"].cpu_us, found["tables"].cpu_us, strict=True)
             ],
         )
-        shares.append(
-            [
-                label,
-                round(ours.rows_per_s),
-                ours.wall,
-                ours.cpu,
-                ours.noise,
-                100 * paired_ratio(floor, ours),
-                100 * paired_ratio(floor, ours, cpu=True),
-                paired_ratio(rival, ours),
-                paired_ratio(rival, ours, cpu=True),
-            ]
-        )
+        row = [
+            label,
+            round(ours.rows_per_s),
+            ours.wall,
+            ours.cpu,
+            ours.noise,
+            100 * paired_ratio(floor, ours),
+            100 * paired_ratio(floor, ours, cpu=True),
+            paired_ratio(rival, ours),
+            paired_ratio(rival, ours, cpu=True),
+        ]
+        lines = markdown(HEAD, [row]).splitlines(keepends=True)
+        sys.stdout.writelines(lines if len(phases) == 1 else lines[-1:])
+        sys.stdout.flush()
         gc.collect()
-        head = ["step", "rows/s", "µs/row", "CPU µs/row", "noise"]
-        head += ["% of floor", "of CPU", "TorchRec way takes", "of CPU"]
-    sys.stdout.write(markdown(head, shares) + "\n")
+    sys.stdout.write("\n")
     names = list(dict.fromkeys(name for phase in phases.values() for name in phase))
     rows = [[label, *(phase.get(n, 0.0) for n in names)] for label, phase in phases.items()]
     sys.stdout.write(markdown(["CPU ms of a step", *names], rows) + "\n")

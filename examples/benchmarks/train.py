@@ -69,6 +69,7 @@ def speed(args: argparse.Namespace) -> tuple[dict[str, Timing], list[dict[str, A
                 results.append({"tower": tower, "kind": kind, **result})
         trained = [r for r in results if r["tower"] == tower and r["kind"] == "train"]
         timings |= {f"{tower}, train": train, f"{tower}, bare": bare}
+        sys.stderr.write(f"{tower}: {[round(t) for t in train.cpu_us]} CPU µs/row\n")
         over = (max(r["peak_bytes"] - r["bound_bytes"] for r in trained)) / 2**20
         rows.append(
             [
@@ -103,6 +104,7 @@ def learning(args: argparse.Namespace) -> tuple[dict[str, Timing], list[dict[str
             means = [round(statistics.mean(column), 4) for column in columns]
             spreads = [round(max(column) - min(column), 4) for column in columns]
             rows.append([tower, rate, *map(str, means), *map(str, spreads)])
+            sys.stderr.write(f"{rows[-1]}\n")
     head = ["tower", "embedding.lr", "AUC ctr", "AUC ctcvr", "ctr, max - min", "ctcvr, max - min"]
     sys.stdout.write(markdown(head, rows))
     return {}, results
