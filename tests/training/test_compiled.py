@@ -12,10 +12,12 @@ import torch
 import torch._inductor.config
 from torch.testing import assert_close
 
+from recmtl import api
 from recmtl.checkpoint import load_full, read_index
 from recmtl.config import fingerprint, load_spec
 from recmtl.data import Encoders
 from recmtl.errors import SpecError
+from recmtl.models import build_net
 from recmtl.towers import MMoEConfig, build_tower
 from recmtl.training import fit
 from recmtl.training.compiled import accelerate_tower, problem_of
@@ -120,6 +122,43 @@ def test_graphs_on_a_cpu_fall_back_with_a_sentence(
             "train.compile: `graphs` does not work here (CUDA graphs need a CUDA device, this"
             " trains on cpu). Training goes on without it."
         ]
+
+
+@pytest.mark.parametrize("kind", ["mmoe", "ple", "cgc", "esmm", "shared_bottom"])
+@pytest.mark.parametrize("normalize", ["rows", "observed"])
+def test_the_dense_part_neither_leaves_its_device_nor_asks_for_values(
+    kind: str, normalize: str, make: Make
+) -> None:
+    """A graph could not hold either. On `meta` both raise, and there is one on every machine."""
+    module, data = make(f"tower={kind}", f"train.normalize={normalize}")
+    batch = next(iter(data.loader("valid.parquet", batch_size=64))).to("meta")
+    config, encoders, tasks = module.config, module.encoders, module.tasks.to("meta")
+    net = build_net(config, config.tower, encoders, torch.nn.Identity()).to("meta")
+    vectors = {n: torch.empty(64, 4, device="meta") for n in ("user", "item", "tags")}
+    vectors["history"] = torch.empty(64, 3, 4, device="meta")
+    for vector in vectors.values():
+        vector.requires_grad_()
+    logits_BH = net.tower(net.inputs(batch, vectors))
+    terms = tasks.loss(
+        logits_BH,
+        batch.labels_BK,
+        batch.weight_B,
+        total_weight=batch.weight_B.sum(),
+        observed_weight_T=tasks.observed_weight(batch.labels_BK, batch.weight_B),
+    )
+    terms.total.backward()
+    assert all(vector.grad is not None and vector.grad.is_meta for vector in vectors.values())
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_of_several_processes_one_says_it(log_dir: Path, tmp_path: Path) -> None:
+    overrides = ["train.epochs=1", "train.devices=2", "train.compile=graphs"]
+    said: list[str] = []
+    spec, out = log_dir / "spec.yaml", tmp_path / "run"
+    result = api.train(spec, out=out, overrides=overrides, notify=said.append)
+    assert result.epochs == 1
+    assert len([text for text in said if text.startswith("train.compile: `graphs`")]) == 1
 
 
 @pytest.mark.parametrize(
