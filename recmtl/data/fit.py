@@ -76,15 +76,15 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
     run = _Run(spec, log)
     columns = needed_columns(spec, labels=True)
     log.require_room(columns, spec.data.memory_bytes)
-    start, rows = 0, _FIRST_ROWS
+    start, frame = 0, log.read(columns, 0, _FIRST_ROWS)  # says how large a row is
     with silent_if_none(progress)("fit encoders", log.num_rows, "rows") as bar:
         while start < log.num_rows:
+            row_bytes = frame.estimated_size() / frame.height
+            rows = int(min(max(spec.data.memory_bytes / (24 * row_bytes), 256), _MAX_ROWS))
             frame = log.read(columns, start, log.stop_after(start, rows))
             run.add(frame, start)
             bar.advance(frame.height)
             start += frame.height
-            row_bytes = frame.estimated_size() / frame.height
-            rows = int(min(max(spec.data.memory_bytes / (24 * row_bytes), 256), _MAX_ROWS))
     fitted = run.finish()
     del run, frame
     trim()

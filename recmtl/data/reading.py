@@ -18,7 +18,7 @@ from recmtl.errors import DataError
 __all__ = ["batches_ahead", "encode_rows", "read_rows"]
 
 _MOST_AHEAD = 4
-_ENCODED_AT_ONCE = 1 << 15  # columns of this length stay in the cache
+_ENCODED_ROWS, _ENCODED_BYTES = (1 << 14, 1 << 15), 5 << 20  # at once: they stay in the cache
 
 
 def encode_rows(
@@ -35,9 +35,11 @@ def encode_rows(
         DataError: a file that is corrupt, or values that the spec forbids; says where.
     """
     pieces = read_rows(log, encoders.columns(labels=True), numbers, at_once=encoders.piece_rows)
+    fewest, most = _ENCODED_ROWS
+    step = min(max(int(_ENCODED_BYTES / encoders.row_bytes), fewest), most)
     for frame, rows in pieces:
-        for start in range(0, len(rows), _ENCODED_AT_ONCE):
-            part = rows[start : start + _ENCODED_AT_ONCE]
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
             try:
                 batch = encoders.encode(frame.slice(start, len(part)), labels=True)
             except DataError as error:

@@ -66,8 +66,7 @@ class VocabCounter:
 
     def add(self, values: pl.Series) -> None:
         """Count the values of one piece (Int64 or String; nulls are not counted)."""
-        part = values.drop_nulls().alias("id").value_counts(name="count")
-        self._pending.append(part.with_columns(pl.col("count").cast(pl.Int64)))
+        self._pending.append(_counted(values.drop_nulls()))
         if _num_rows(self._pending) > max(self.pending_ids, _num_rows(self._shares) // 2):
             self._merge()
 
@@ -109,6 +108,19 @@ class VocabCounter:
         ends = np.searchsorted(share[order], np.arange(1, _SHARES + 1))
         for number, rows in enumerate(np.split(order, ends[:-1])):
             self._shares[number] = _added([self._shares[number], fresh[rows]])
+
+
+def _counted(values: pl.Series) -> pl.DataFrame:
+    """How often each value comes; of integers that lie close together, quicker than by hashing."""
+    if values.dtype == pl.Int64 and len(values):
+        numbers = values.to_numpy()
+        low, high = int(numbers.min()), int(numbers.max())
+        if high - low < 8 * len(numbers):
+            counts = np.bincount(numbers - low)
+            found = np.flatnonzero(counts)
+            return pl.DataFrame({"id": found + low, "count": counts[found]})
+    counted = values.alias("id").value_counts(name="count")
+    return counted.with_columns(pl.col("count").cast(pl.Int64))
 
 
 def _added(parts: list[pl.DataFrame]) -> pl.DataFrame:

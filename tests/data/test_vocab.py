@@ -35,6 +35,16 @@ def test_rows_follow_count_then_value(
     assert looked_up.tolist() == [expected.get(v, 0) for v in probes]
 
 
+@given(st.lists(st.none() | st.integers(-30, 30), max_size=40), st.integers(-(2**62), 2**62))
+def test_ids_that_lie_close_together(values: list[int | None], low: int) -> None:
+    shifted = [None if v is None else v + low for v in values]
+    expected = plain.vocabulary([[v] for v in shifted], 1)
+    vocab = fitted(shifted, pieces=2)
+    assert dict(zip(vocab.ids.to_list(), range(1, vocab.rows), strict=True)) == expected
+    counts = [shifted.count(v) for v in vocab.ids.to_list()]
+    assert vocab.counts.to_list() == counts
+
+
 @given(st.lists(st.none() | st.text(max_size=20), max_size=30))
 def test_strings(values: list[str | None]) -> None:
     expected = plain.vocabulary([[v] for v in values], 1)
