@@ -27,7 +27,7 @@ from bench import provenance
 from limits import floor_parts
 from rounds import Timing, alternate, markdown, paired_ratio, write_result
 from torch import Tensor
-from workload import IDS, SIZES, TOWERS, spec, write
+from workload import IDS, TOWERS, spec, write
 
 from recmtl.batch import Batch
 from recmtl.config import RunConfig, load_spec
@@ -111,10 +111,9 @@ def prepared(
     folder: Path, tower: str, batch_size: int, *, sequences: bool, growth: int = 1
 ) -> tuple[RunConfig, Encoders, list[Batch]]:
     """A config, its encoders, and batches of the log in shuffled order."""
-    text = spec(tower, sequences=sequences, batch_size=batch_size)
-    if growth > 1:
-        sizes = iter(SIZES)
-        text = re.sub(r"vocab: \{\}", lambda _: f"hash: {growth * next(sizes)}", text)
+    # Hashed ids fill tables of the full size; a vocabulary has only what the rows hold.
+    text = spec(tower, sequences=sequences, ids="hash: {size}", batch_size=batch_size)
+    text = re.sub(r"hash: (\d+)", lambda found: f"hash: {growth * int(found[1])}", text)
     path = folder / f"step_{tower}.yaml"
     path.write_text(text, encoding="utf-8")
     config = load_spec(path)
