@@ -40,6 +40,18 @@ ID_BATCHES = 16
 """Batches of ids that the table op takes in turn, so that rows do not stay in the cache."""
 
 
+PAGE = """# What the machine can do
+
+`python examples/benchmarks/limits.py --threads {threads}`, {provenance}. Medians; noise is half the
+distance between the quartiles.
+
+{rates}
+The floor of a training step: every matrix product of the tower's layers, forward and backward, into
+memory that is there already, and FBGEMM's own lookup and row-wise Adagrad of 20 tables.
+
+{floors}"""
+
+
 class Layer(NamedTuple):
     """Equal matrix products of one layer: `copies` times (B, inputs) x (inputs, outputs)."""
 
@@ -239,28 +251,36 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1 << 20, help="rows of the log, if not there")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--page", type=Path, help="where to write the page (default: print it)")
     parser.add_argument("--out", type=Path, help="JSON of all rounds")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     write(args.folder, args.rows)
-    print(f"{provenance()}, {args.threads} threads\n")  # noqa: T201
-    timings = _rates(args.folder, args.rounds) | _floors(args.rounds)
+    rates, rate_table = _rates(args.folder, args.rounds)
+    floors, floor_table = _floors(args.rounds)
+    page = PAGE.format(
+        threads=args.threads, provenance=provenance(), rates=rate_table, floors=floor_table
+    )
+    if args.page:
+        args.page.write_text(page, encoding="utf-8")
+    else:
+        print(page)  # noqa: T201
     if args.out:
+        timings = rates | floors
         write_result(args.out, about=provenance(), timings=timings, threads=args.threads)
 
 
-def _rates(folder: Path, rounds: int) -> dict[str, Timing]:
+def _rates(folder: Path, rounds: int) -> tuple[dict[str, Timing], str]:
     units = memory_parts() | decoders(folder / "train.parquet")
     timings = alternate({name: part[0] for name, part in units.items()}, rounds=min(rounds, 7))
     lines = [
         (name, amount / (timings[name].wall / 1e6), unit, timings[name].noise)
         for name, (_, unit, amount) in units.items()
     ]
-    print(markdown(["what", "rate", "unit", "noise"], [(n, r, u, e) for n, r, u, e in lines]))  # noqa: T201
-    return timings
+    return timings, markdown(["what", "rate", "unit", "noise"], lines)
 
 
-def _floors(rounds: int) -> dict[str, Timing]:
+def _floors(rounds: int) -> tuple[dict[str, Timing], str]:
     found, lines = dict[str, Timing](), []
     for batch_size in (4096, 1024):
         for tower, text in TOWERS.items():
@@ -287,8 +307,8 @@ def _floors(rounds: int) -> dict[str, Timing]:
                 ]
             )
     head = ["tower, batch", "MFLOP/row", "GEMM us/row", "GFLOP/s", "tables us/row", "floor us/row"]
-    print(markdown([*head, "rows/s", "GEMM bf16 us/row", "floor CPU us/row", "noise"], lines))  # noqa: T201
-    return found
+    more = ["rows/s", "GEMM bf16 us/row", "floor CPU us/row", "noise"]
+    return found, markdown([*head, *more], lines)
 
 
 if __name__ == "__main__":

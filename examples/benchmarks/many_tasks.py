@@ -37,6 +37,16 @@ CONFIGS = {
 }
 
 
+PAGE = """# What a task costs
+
+`python examples/benchmarks/many_tasks.py --threads {threads} --batch-size {rows}`, {provenance}.
+Medians; noise is half the distance between the quartiles. `over dense` is the time of a step over
+that of one dense network of the same FLOPs, `share of gemm` the time of the tower's matrix products
+alone over that of its step.
+
+{table}"""
+
+
 def main() -> None:
     """Measure, print Markdown and write JSON."""
     parser = argparse.ArgumentParser(
@@ -45,10 +55,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--page", type=Path, help="where to write the page (default: print it)")
     parser.add_argument("--out", type=Path, help="JSON of all rounds")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{provenance()}, {args.threads} threads, batch {args.batch_size}\n")  # noqa: T201
     found, lines = {}, []
     for kind, counts in COUNTS.items():
         for tasks in counts:
@@ -75,7 +85,14 @@ def main() -> None:
                 ]
             )
     head = ["tower, tasks", "MFLOP/row", "us/row", "CPU us/row", "dense us/row", "over dense"]
-    print(markdown([*head, "over dense, CPU", "share of gemm, CPU", "noise"], lines))  # noqa: T201
+    table = markdown([*head, "over dense, CPU", "share of gemm, CPU", "noise"], lines)
+    page = PAGE.format(
+        threads=args.threads, rows=args.batch_size, provenance=provenance(), table=table
+    )
+    if args.page:
+        args.page.write_text(page, encoding="utf-8")
+    else:
+        print(page)  # noqa: T201
     if args.out:
         write_result(args.out, about=provenance(), timings=found, threads=args.threads)
 
