@@ -83,7 +83,7 @@ KINDS = {
     "split_embedding": "lookup and fused update",
     "aten::embedding": "lookup and fused update",
     "batch_norm": "batch norm",
-    "aten::addmm": "matrix products",
+    "addmm": "matrix products",
     "aten::mm": "matrix products",
     "aten::bmm": "matrix products",
     "aten::baddbmm": "matrix products",
