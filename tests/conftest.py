@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +15,10 @@ import pytest
 # Before torch is imported: FBGEMM's CPU backward collapses when OpenMP threads spin beside another
 # busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A job in the background starts with SIGINT ignored, and so would every process of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is not a failure, and continuous integration sees the same examples each time.
 hypothesis.settings.register_profile("recmtl", deadline=None, derandomize="CI" in os.environ)

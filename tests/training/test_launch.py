@@ -223,9 +223,8 @@ def groups_of(rank: int, log: Any, encoders: Encoders, config: Any) -> set[int]:
     assert not streams.plan.in_memory
     order = EpochOrder(streams.plan, config.train.seed, epoch=0)
     pieces = [piece for stream in range(rank, 8, 2) for piece in order.pool(stream, 0)[0].pieces]
-    starts = streams.plan.segment_starts[[piece.segment for piece in pieces]]
-    assert set(streams.plan.segment_starts % 32) == {0}  # a row group each
-    return {int(start) // 32 for start in starts}
+    ends = [(piece.start, piece.start + piece.size - 1) for piece in pieces]
+    return {group for first, last in ends for group in range(first // 32, last // 32 + 1)}
 
 
 def spoil(file: Path, group: int) -> None:
