@@ -180,9 +180,9 @@ def training(job: dict[str, Any], begun: float) -> dict[str, Any]:
         whole_s, cpu = time.perf_counter() - begun, time.process_time()
         status = Path("/proc/self/status").read_text(encoding="ascii")
         peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        tables = sum(Run(result.run).encoders.tables.values())
         metrics = recmtl.evaluate(result.run, folder / "test.parquet")
     rows = _num_rows(folder / "train.parquet")
-    tables = sum(Run(result.run).encoders.tables.values())
     return {
         "rows_per_s": result.rows_per_s,
         "cpu_us": 1e6 * cpu / rows,
