@@ -78,15 +78,23 @@ class _Mlps:
 
     def __init__(self, bank: ExpertBank) -> None:
         self.count = bank.num_experts
-        groups = [t for t in range(bank.num_tasks) for _ in range(bank.num_task_experts)]
-        groups += [bank.num_tasks] * bank.num_shared_experts
-        self.group_E = None if groups == [*range(len(groups))] else torch.tensor(groups)
         self.weights: list[Tensor] = []
         self.biases: list[Tensor] = []
         for layer in bank.layers:
             weight_EIO, bias_EO = layer()
             self.weights.append(weight_EIO.detach())
             self.biases.append(bias_EO.detach().unsqueeze(1))
+        self.blocks: list[tuple[int, slice, Tensor]] = []
+        """Group, columns and weight ``(I, ...)`` of neighbours that read the same input."""
+        sizes = [bank.num_task_experts] * bank.num_tasks + [bank.num_shared_experts]
+        weight_IW, depth = self.first()[0], self.biases[0].shape[2]
+        start = 0
+        for g, size in enumerate(sizes):
+            columns = slice(start * depth, (start + size) * depth)
+            if size:
+                self.blocks.append((g, columns, weight_IW[:, columns].contiguous()))
+            start += size
+        self.is_even = [g for g, _, _ in self.blocks] == [*range(self.count)]
 
     @property
     def width(self) -> int:
@@ -103,8 +111,12 @@ class _Mlps:
 
     def __call__(self, x_GBI: Tensor) -> Tensor:
         """Outputs ``(E, B, O)``; each MLP reads the input of its group."""
-        x_EBI = x_GBI[: self.count] if self.group_E is None else x_GBI[self.group_E]
-        return self._rest(x_EBI, 0)
+        if self.is_even:
+            return self._rest(x_GBI[: self.count], 0)
+        wide_BW = self.biases[0].flatten().expand(x_GBI.shape[1], -1).contiguous()
+        for g, columns, weight_IO in self.blocks:
+            wide_BW[:, columns].addmm_(x_GBI[g], weight_IO)
+        return self.after(wide_BW)
 
     def _rest(self, x_EBI: Tensor, start: int) -> Tensor:
         for weight_EIO, bias_E1O in zip(self.weights[start:], self.biases[start:], strict=True):

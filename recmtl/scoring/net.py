@@ -28,6 +28,7 @@ _PASS_FLOATS = 1 << 20
 FOLD_BYTES = 16 * 2**20
 """Folded tables stay in the caches."""
 _BLOCK_ROWS = 1 << 16
+_KEPT_BYTES = 31 * 2**20
 _LEAST_FOLDED_DIM = 8
 """A narrower vector costs less to multiply than its product costs to read."""
 
@@ -51,6 +52,7 @@ class ScoringNet:
 
     def __init__(self, net: MultiTaskNet, *, fold_bytes: int = FOLD_BYTES) -> None:
         assert isinstance(net.lookup, PlainLookup)
+        _keep_blocks()
         self.net = net
         self.lookup = net.lookup
         frozen = None if net.inputs.requires else freeze(net.tower)
@@ -163,6 +165,16 @@ class _Bytes:
         """Add the product to `wide_BW`."""
         bytes_BQ = (x_BQ * self.per_step_Q).round_().to(torch.int8)
         wide_BW.addcmul_(torch._int_mm(bytes_BQ, self.weight_QW).float(), self.scale_W)
+
+
+def _keep_blocks() -> None:
+    """Let the C library keep what a pass frees for the next one, where it learns (glibc).
+
+    Once a block of up to 32 MiB is freed, blocks of its size come from the heap ever after, and as
+    much as two of them stays there. Otherwise each pass may get its memory anew from the system,
+    page by page, which takes up to a third of its time.
+    """
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 
 
 def _folded(lookup: PlainLookup, width: int, fold_bytes: int) -> list[int]:
