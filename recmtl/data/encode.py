@@ -151,7 +151,8 @@ class Encoders:
         id_bytes = 4 * self.row_format.words_per_id
         size = float(self.row_format.num_bytes)
         for name, length in self._fitted.mean_lengths.items():
-            size += 16 + (id_bytes + 4 * (name in weighted)) * length  # 16: length and start
+            # 16: where its items end, and how many they are while the pool is put together.
+            size += 16 + (id_bytes + 4 * (name in weighted)) * length
         return size
 
     def encode(
