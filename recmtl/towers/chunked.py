@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "Gates", "Plan", "can_run", "plain", "run"]
+from recmtl.towers.gating import Gates, num_gates, through_gates, weights
+
+__all__ = ["Block", "Plan", "can_run", "plain", "run"]
 
 _CHUNK_FLOATS = 1 << 20
 """Activations of the widest layer that one thread works on at a time: 4 MiB of float32."""
@@ -35,15 +37,6 @@ class Block(NamedTuple):
 
     groups: tuple[int, int] | None
     columns: tuple[int, int]
-
-
-class Gates(NamedTuple):
-    """Which experts each gate weighs; their logits are the first layer's last columns."""
-
-    num_tasks: int
-    num_task_experts: int
-    num_shared_experts: int
-    has_shared_gate: bool
 
 
 class Plan(NamedTuple):
@@ -128,7 +121,7 @@ def plain(plan: Plan, x: Tensor, *tensors: Tensor) -> Tensor:
         is_linear = plan.is_linear_last and i + 2 == len(tensors)
         out_BEO = (out_EBO if is_linear else out_EBO.relu()).transpose(0, 1)
     return (
-        out_BEO if plan.gates is None else torch.bmm(_weights(plan.gates, first[:, end:]), out_BEO)
+        out_BEO if plan.gates is None else torch.bmm(weights(plan.gates, first[:, end:]), out_BEO)
     )
 
 
@@ -185,7 +178,7 @@ def _evaluate(
     """The result and, if they are to be kept, every chunk's activations one after another."""
     num_rows = x.shape[0]
     last_dim = tensors[-1].shape[1] if len(tensors) > 2 * len(plan.blocks) else plan.width
-    num_out = plan.num_experts if plan.gates is None else _num_gates(plan.gates)
+    num_out = plan.num_experts if plan.gates is None else num_gates(plan.gates)
     out, kept = x.new_empty(num_rows, num_out, last_dim), list[Tensor]()
     for start, stop in _chunks(num_rows, plan.columns):
         activations = _forward(plan, x[start:stop], tensors, out[start:stop])
@@ -232,7 +225,7 @@ def _forward(plan: Plan, x: Tensor, tensors: tuple[Tensor, ...], out: Tensor) ->
         if not is_out:
             kept.append(hidden_EBO)
     if plan.gates is not None:
-        weight_BGE = _weights(plan.gates, first[:, num_experts * plan.width :])
+        weight_BGE = weights(plan.gates, first[:, num_experts * plan.width :])
         torch.bmm(weight_BGE, hidden_EBO.transpose(0, 1), out=out)
         kept.append(weight_BGE)
     return kept
@@ -269,7 +262,7 @@ def _backward(
     if plan.gates is not None:
         assert weight_BGE is not None
         grad_BGE = torch.bmm(grad, hidden[-1].permute(1, 2, 0))
-        _through_gates(plan.gates, weight_BGE, grad_BGE, grad_first[:, num_hidden:])
+        through_gates(plan.gates, weight_BGE, grad_BGE, grad_first[:, num_hidden:])
         grad = torch.bmm(weight_BGE.transpose(1, 2), grad)
     if plan.is_linear_last:
         grad_EBO = grad.transpose(0, 1).contiguous()
@@ -353,56 +346,6 @@ def _split(columns: Tensor, parts: int) -> Tensor:
     """Equal parts of the columns, ``(parts, B, N)``."""
     rows, width = columns.shape
     return columns.view(rows, parts, width // parts).transpose(0, 1)
-
-
-def _num_gates(gates: Gates) -> int:
-    return gates.num_tasks + int(gates.has_shared_gate)
-
-
-def _own(weight_BGE: Tensor, gates: Gates) -> Tensor:
-    """The part of all gates over all experts where a task's gate weighs its own: (B, M, T)."""
-    num_tasks, num_own = gates.num_tasks, gates.num_task_experts
-    tasks_BTE = weight_BGE[:, :num_tasks, : num_tasks * num_own]
-    split_BTTM = tasks_BTE.unflatten(2, (num_tasks, num_own))
-    return torch.diagonal(split_BTTM, dim1=1, dim2=2)
-
-
-def _weights(gates: Gates, logits_BN: Tensor) -> Tensor:
-    """Weights of all gates over all experts, ``(B, G, E)``.
-
-    The softmax is over the middle of three dimensions with the rows last: over a short last one it
-    takes ten times as long.
-    """
-    num_tasks, num_own, num_shared, has_shared_gate = gates
-    num_read, num_all = num_own + num_shared, num_tasks * num_own + num_shared
-    num_logits = num_tasks * num_read
-    task_BTN = logits_BN[:, :num_logits].unflatten(1, (num_tasks, num_read))
-    task_TNB = task_BTN.permute(1, 2, 0).softmax(dim=1)
-    shape = (len(logits_BN), _num_gates(gates), num_all)
-    is_full = num_own == 0 and not has_shared_gate
-    weight_BGE = logits_BN.new_empty(shape) if is_full else logits_BN.new_zeros(shape)
-    weight_BGE[:, :num_tasks, num_all - num_shared :] = task_TNB[:, num_own:].permute(2, 0, 1)
-    if num_own:
-        _own(weight_BGE, gates).copy_(task_TNB[:, :num_own].permute(2, 1, 0))
-    if has_shared_gate:
-        weight_BGE[:, num_tasks] = logits_BN[:, num_logits:].T.softmax(dim=0).T
-    return weight_BGE
-
-
-def _through_gates(
-    gates: Gates, weight_BGE: Tensor, grad_BGE: Tensor, grad_logits_BN: Tensor
-) -> None:
-    num_tasks, num_own, num_shared, has_shared_gate = gates
-    num_read = num_own + num_shared
-    num_logits = num_tasks * num_read
-    grad_BGE *= weight_BGE
-    grad_BGE -= weight_BGE * grad_BGE.sum(dim=-1, keepdim=True)
-    task_BTN = grad_logits_BN[:, :num_logits].unflatten(1, (num_tasks, num_read))
-    task_BTN[..., num_own:] = grad_BGE[:, :num_tasks, num_tasks * num_own :]
-    if num_own:
-        task_BTN[..., :num_own] = _own(grad_BGE, gates).transpose(1, 2)
-    if has_shared_gate:
-        grad_logits_BN[:, num_logits:] = grad_BGE[:, num_tasks]
 
 
 def _twice(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from recmtl._checks import suggest
-from recmtl.towers.chunked import Gates
 from recmtl.towers.expert_bank import Columns, ExpertBank, by_task, uniform_
+from recmtl.towers.gating import Gates
 from recmtl.towers.inputs import TaskSlot
 
 __all__ = ["GateBank", "HeadBank"]
