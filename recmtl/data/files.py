@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob as globbing
 import hashlib
+import time
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -23,6 +25,7 @@ from recmtl.errors import DataError
 __all__ = ["LogFile", "ParquetFile", "find_files", "first_line", "is_csv", "open_parquet"]
 
 _SMALL_FILE_ROWS = 1 << 12  # read at once
+_SETTLED_NS = 2_000_000_000
 _PACKED = (".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".csv.zip")
 
 
@@ -58,7 +61,21 @@ class ParquetFile(NamedTuple):
     path: Path
     schema: dict[str, pl.DataType]
     group_rows: tuple[int, ...]
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all bytes: a file of the same size and footer can hold other rows.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        try:
+            status = self.path.stat()
+            is_settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+            of = _remembered if is_settled else _sha256  # a second change could bear the same time
+            return of(self.path, status.st_ino, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise DataError(f"{self.path}: the file cannot be read ({error.strerror}).") from error
 
     def read(self, columns: Sequence[str], low: int, high: int) -> pl.DataFrame:
         """Rows `low` to `high` (exclusive); of the row groups around them only these are read.
@@ -198,9 +215,6 @@ def open_parquet(path: Path) -> ParquetFile:
                 )
             file.seek(size - 8)
             tail = file.read(8)
-            footer = min(int.from_bytes(tail[:4], "little") + 8, size)
-            file.seek(size - footer)
-            digest = hashlib.sha256(file.read(footer)).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}).") from error
     if tail[4:] != b"PAR1":
@@ -212,17 +226,29 @@ def open_parquet(path: Path) -> ParquetFile:
         raise DataError(f"{path}: this is {what}")
     try:
         metadata = pq.read_metadata(path)
-        found = ParquetFile(path, {}, (), "").scan().collect_schema()
+        found = ParquetFile(path, {}, ()).scan().collect_schema()
     except (
         pa.ArrowException,
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
         OSError,
     ) as error:
-        raise DataError(f"{path}: the Parquet footer is corrupt ({first_line(error)}).") from error
+        raise DataError(
+            f"{path}: the Parquet footer is corrupt, or says what cannot be read "
+            f"({first_line(error)})."
+        ) from error
     schema = {name: normal(dtype) for name, dtype in found.items()}
     group_rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    return ParquetFile(path, schema, group_rows, f"{size} {digest}")
+    return ParquetFile(path, schema, group_rows)
+
+
+def _sha256(path: Path, inode: int, size: int, changed_ns: int) -> str:
+    """sha256 of all bytes of a file that has not been changed since."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_remembered = lru_cache(maxsize=4096)(_sha256)
 
 
 def first_line(error: BaseException) -> str:

@@ -123,7 +123,7 @@ class Log:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the files' names and digests (CSV: of all bytes), and the filter's words."""
+        """sha256 over the files' names and digests (of all bytes), and the filter's words."""
         words = [f"{part.path.name}\n{part.digest}" for part in self._parts]
         words += [] if self._filter is None else [self._filter.words]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()

@@ -103,6 +103,16 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert first != open_log(write(tmp_path / "d" / "y.parquet", range(4))).fingerprint
 
 
+def test_fingerprint_tells_rewritten_rows_of_the_same_size_and_footer(tmp_path: Path) -> None:
+    path, values = tmp_path / "x.parquet", np.arange(1000)
+    found = []
+    for order in (values, np.random.default_rng(0).permutation(values)):
+        pl.DataFrame({"id": order}).write_parquet(path, compression="uncompressed")
+        found.append((path.stat().st_size, open_log(path).fingerprint))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
+
+
 def test_integers_of_several_widths_become_the_widest(tmp_path: Path) -> None:
     for number, dtype in enumerate((pl.Int8, pl.Int64, pl.UInt16)):
         frame = pl.DataFrame({"x": pl.Series([number], dtype=dtype)})
