@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
 from recmtl.embeddings.plain import TablePrecision
-from recmtl.errors import CheckpointError, SpecError
+from recmtl.errors import CheckpointError, DataError, SpecError
 from recmtl.scoring.scorer import FORWARD_ROWS, BatchScorer
 
 __all__ = ["PART_ROWS", "ScoreResult", "score"]
@@ -75,6 +76,7 @@ def score(
     log = open_log(data, columns=scorer.encoders.wanted(labels=False, keep=scorer.keep))
     check_columns(log, scorer.run.config, labels=False)
     scorer.require(log.schema.names(), f"{data}: ")
+    _encode(scorer, log, 0, 0)  # the types of columns are checked before anything is written
     identity = {
         "model": scorer.fingerprint,
         "data": log.fingerprint,
@@ -85,18 +87,22 @@ def score(
     _ = scorer.net  # its files are compared with their sha256 before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        _claim(out, identity)
-        return _score(scorer, log, out, identity, progress)
+        return _score(scorer, log, out, identity, _claim(out, identity), progress)
 
 
 def _score(
-    scorer: BatchScorer, log: Log, out: Path, identity: dict[str, Any], progress: Progress
+    scorer: BatchScorer,
+    log: Log,
+    out: Path,
+    identity: dict[str, Any],
+    files: dict[str, str],
+    progress: Progress,
 ) -> ScoreResult:
     num_parts = -(-log.num_rows // PART_ROWS)
     counts = EncodeCounts()
     todo = []
     for part in range(num_parts):
-        found = _read_counts(_part(out, part), _rows(log, part))
+        found = _read_counts(_part(out, part), files)
         if found is None:
             todo.append(part)
         else:
@@ -117,13 +123,20 @@ def _score(
                 pl.concat(tables).write_parquet(
                     path, metadata={_COUNTS: json.dumps(part_counts.to_dict())}
                 )
+                files[_part(out, part).name] = _sha256(path)
+            write_json(out / _CLAIM, {**identity, "files": dict(sorted(files.items()))})
             counts.add(part_counts)
             scored += rows
     seconds = time.perf_counter() - started
-    manifest = {**identity, "rows": log.num_rows, "parts": num_parts, "features": counts.to_dict()}
-    write_json(
-        out / "manifest.json", {**manifest, "columns": [*scorer.keep, *scorer.columns().values()]}
-    )
+    manifest = {
+        **identity,
+        "rows": log.num_rows,
+        "parts": num_parts,
+        "columns": [*scorer.keep, *scorer.columns().values()],
+        "features": counts.to_dict(),
+        "files": dict(sorted(files.items())),
+    }
+    write_json(out / "manifest.json", manifest)
     (out / _CLAIM).unlink(missing_ok=True)
     sweep_within(out)
     return ScoreResult(
@@ -135,39 +148,57 @@ def _encoded(
     scorer: BatchScorer, log: Log, parts: Sequence[int]
 ) -> Iterator[tuple[pl.DataFrame, Batch, EncodeCounts]]:
     """The rows of all parts piece by piece, read and encoded one piece ahead in a thread."""
-    columns = list(dict.fromkeys((*scorer.encoders.columns(labels=False), *scorer.keep)))
-    log.require_room(columns, scorer.run.config.data.memory_bytes)
+    log.require_room(_columns(scorer), scorer.run.config.data.memory_bytes)
     # Whole forward passes, whatever the budget: their size decides the last bits of a score.
     piece_rows = max(scorer.encoders.piece_rows // FORWARD_ROWS, 1) * FORWARD_ROWS
-
-    def load(start: int, stop: int) -> tuple[pl.DataFrame, Batch, EncodeCounts]:
-        counts = EncodeCounts()
-        frame = log.read(columns, start, stop)
-        batch = scorer.encoders.encode(frame, labels=False, counts=counts)
-        return frame.select(scorer.keep), batch, counts
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recmtl-score") as thread:
         ahead: Future[tuple[pl.DataFrame, Batch, EncodeCounts]] | None = None
         for part in parts:
             first, last = part * PART_ROWS, part * PART_ROWS + _rows(log, part)
             for start in range(first, last, piece_rows):
-                ready, ahead = ahead, thread.submit(load, start, min(start + piece_rows, last))
+                ready, ahead = (
+                    ahead,
+                    thread.submit(_encode, scorer, log, start, min(start + piece_rows, last)),
+                )
                 if ready is not None:
                     yield ready.result()
         if ahead is not None:
             yield ahead.result()
 
 
-def _claim(out: Path, identity: dict[str, Any]) -> None:
-    """Make `out` the place of these scores, or go on where the same call was stopped."""
+def _columns(scorer: BatchScorer) -> list[str]:
+    return list(dict.fromkeys((*scorer.encoders.columns(labels=False), *scorer.keep)))
+
+
+def _encode(
+    scorer: BatchScorer, log: Log, start: int, stop: int
+) -> tuple[pl.DataFrame, Batch, EncodeCounts]:
+    """Kept columns of some rows, the rows encoded, and what was counted."""
+    counts = EncodeCounts()
+    frame = log.read(_columns(scorer), start, stop)
+    try:
+        batch = scorer.encoders.encode(frame, labels=False, counts=counts)
+    except DataError as error:
+        where = f"{log.name}, rows {start} to {stop - 1}" if stop > start else log.name
+        raise error.at(where) from error
+    return frame.select(scorer.keep), batch, counts
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
+    """Make `out` the place of these scores, or go on where the same call was stopped.
+
+    Returns:
+        The sha256 of each part that is finished; a part without one is scored again.
+    """
     found = next((out / name for name in ("manifest.json", _CLAIM) if (out / name).is_file()), None)
     if found is None:
         if any(not is_leftover(file.name, _CLAIM) for file in out.iterdir()):
             raise SpecError(
                 f"{out}: exists and holds something else than scores. Choose another `--out`."
             )
-        write_json(out / _CLAIM, identity)
-        return
+        write_json(out / _CLAIM, {**identity, "files": {}})
+        return {}
     try:
         before = json.loads(found.read_text(encoding="utf-8"))
     except ValueError:
@@ -183,11 +214,17 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
         "part_rows": "parts of another size",
         "tables": "tables of another precision",
     }
-    for key, what in words.items():
-        if before.get(key) != identity[key]:
-            raise CheckpointError(
-                f"{out}: holds scores with {what}. Choose another `--out`, or remove it."
-            )
+    other = [what for key, what in words.items() if before[key] != identity[key]]
+    if other and any(out.glob("part-*.parquet")):
+        raise CheckpointError(
+            f"{out}: holds scores with {other[0]}. Choose another `--out`, or remove it."
+        )
+    if other:  # that call failed before it wrote a score
+        found.unlink()
+        write_json(out / _CLAIM, {**identity, "files": {}})
+        return {}
+    files = before.get("files")
+    return dict(files) if isinstance(files, dict) else {}
 
 
 def _part(out: Path, part: int) -> Path:
@@ -198,22 +235,18 @@ def _rows(log: Log, part: int) -> int:
     return min(PART_ROWS, log.num_rows - part * PART_ROWS)
 
 
-def _read_counts(path: Path, rows: int) -> EncodeCounts | None:
-    """What was counted while a finished part was encoded; None where the part is not there."""
-    if not path.is_file():
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_counts(path: Path, files: dict[str, str]) -> EncodeCounts | None:
+    """What was counted while a part was encoded; None where it is not there or not finished."""
+    if not path.is_file() or path.name not in files:
         return None
-    try:
-        counts = EncodeCounts.from_dict(json.loads(pl.read_parquet_metadata(path)[_COUNTS]))
-        scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-        found = scan.select(pl.len()).collect().item()
-    except (
-        *(pl.exceptions.PolarsError, pl.exceptions.PanicException, KeyError, OSError, ValueError),
-    ) as error:
+    if _sha256(path) != files[path.name]:
         raise CheckpointError(
-            f"{path}: is corrupt ({error}). Remove it and score again."
-        ) from error
-    if found != rows:
-        raise CheckpointError(
-            f"{path}: has {found} rows, expected {rows}. Remove it and score again."
+            f"{path}: is corrupt, or not the file that was written here (its sha256 is another "
+            "one). Remove it and score again."
         )
-    return counts
+    return EncodeCounts.from_dict(json.loads(pl.read_parquet_metadata(path)[_COUNTS]))

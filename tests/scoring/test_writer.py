@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recmtl.errors import CheckpointError, SpecError
+from recmtl.errors import CheckpointError, DataError, SpecError
 from recmtl.scoring import BatchScorer, score, writer
 
 
@@ -126,12 +127,54 @@ def test_scores_of_other_data_are_not_mixed_in(run: Path, funnel: Path, tmp_path
         score(run, funnel / "test.parquet", tmp_path / "scores", tables="int8")
 
 
-def test_a_damaged_part_is_named(run: Path, funnel: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["cut", "a byte", "of another model"])
+def test_a_damaged_part_is_named(how: str, run: Path, funnel: Path, tmp_path: Path) -> None:
     score(run, funnel / "test.parquet", tmp_path / "scores")
     part = tmp_path / "scores/part-00000.parquet"
-    part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match=r"part-00000\.parquet: is corrupt"):
+    content = bytearray(part.read_bytes())
+    if how == "cut":
+        del content[-20:]
+    elif how == "a byte":
+        content[len(content) // 2] ^= 1
+    else:
+        score(run, funnel / "test.parquet", tmp_path / "other", tables="int8")
+        content = bytearray((tmp_path / "other/part-00000.parquet").read_bytes())
+    part.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"part-00000\.parquet: is corrupt, or not the file"):
         score(run, funnel / "test.parquet", tmp_path / "scores")
+
+
+def test_a_part_that_came_from_elsewhere_is_scored_again(
+    run: Path, funnel: Path, tmp_path: Path
+) -> None:
+    for tables in ("fp32", "int8"):
+        score(run, funnel / "test.parquet", tmp_path / tables, tables=tables)
+    manifest = json.loads((tmp_path / "fp32/manifest.json").read_text())
+    right = (tmp_path / "fp32/part-00000.parquet").read_bytes()
+    for name in ("fp32/manifest.json", "fp32/part-00000.parquet"):
+        (tmp_path / name).unlink()
+    (tmp_path / "fp32/.scoring.json").write_text(json.dumps({**manifest, "files": {}}))
+    shutil.copy(tmp_path / "int8/part-00000.parquet", tmp_path / "fp32/part-00000.parquet")
+    score(run, funnel / "test.parquet", tmp_path / "fp32")
+    assert (tmp_path / "fp32/part-00000.parquet").read_bytes() == right
+
+
+def test_a_call_that_failed_before_its_first_part_leaves_the_place_free(
+    run: Path, funnel: Path, tmp_path: Path
+) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet")
+    wrong, out = tmp_path / "wrong.parquet", tmp_path / "scores"
+    rows.with_columns(pl.lit("x").alias("brand")).write_parquet(wrong)
+    with pytest.raises(DataError, match=r"wrong\.parquet: column `brand` is String"):
+        score(run, wrong, out)
+    assert not out.exists()
+    rows.with_columns(price=-5.0).write_parquet(wrong)
+    with pytest.raises(
+        DataError, match=r"wrong\.parquet, rows 0 to \d+: column `price`: .* negative"
+    ):
+        score(run, wrong, out)
+    assert sorted(os.listdir(out)) == [".scoring.json"]
+    assert score(run, funnel / "test.parquet", out).rows == rows.height
 
 
 def test_a_kept_column_must_not_be_called_like_a_score(
