@@ -11,7 +11,7 @@ from recmtl._progress import Progress, silent_if_none
 from recmtl.data.columns import needed_columns
 from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
-from recmtl.data.forward import trim
+from recmtl.data.forward import keep_little, trim
 from recmtl.data.labels import (
     LabelCounts,
     Population,
@@ -77,6 +77,8 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
     columns = needed_columns(spec, labels=True)
     log.require_room(columns, spec.data.memory_bytes)
     start, frame = 0, log.read(columns, 0, _FIRST_ROWS)  # says how large a row is
+    if frame.estimated_size() * log.num_rows > spec.data.memory_bytes * frame.height:
+        keep_little(spec.data.memory_bytes)
     with silent_if_none(progress)("fit encoders", log.num_rows, "rows") as bar:
         while start < log.num_rows:
             row_bytes = frame.estimated_size() / frame.height
@@ -217,11 +219,17 @@ class _Run:
         raise DataError(
             f"feature `{largest}`: {num_ids[largest]:,} different ids in {rows_read:,} of "
             f"{self.log.num_rows:,} rows make fitting all vocabularies take "
-            f"{_FINISHING * total / 2**20:,.1f} MiB already (this one "
-            f"{_FINISHING * sizes[largest] / 2**20:,.1f} MiB), more than `data.memory` "
+            f"{_in_words(_FINISHING * total)} already (this one "
+            f"{_in_words(_FINISHING * sizes[largest])}), more than `data.memory` "
             f"({self.spec.data.memory}). "
             "Use `hash` instead of `vocab`, or raise `data.memory`."
         )
+
+
+def _in_words(num_bytes: float) -> str:
+    return (
+        f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.0f} KiB"
+    )
 
 
 def null_problem(column: str, count: int) -> Problem:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 __all__ = ["arrow_types", "keep_little", "page_bytes", "read_forward", "release", "trim"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
-_BATCH_ROWS, _BATCH_BYTES = (128, 8192), 1 << 20
+_BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 19
+_MANY_ROWS = 1 << 14  # read at once, they are decoded at once: the budget is a large one
 _M_MMAP_THRESHOLD, _MOST_KEPT = -3, 1 << 25  # of glibc's malloc.h
 _NEAR_ROWS = 4096  # decoding them takes no longer than opening the file anew
 
@@ -55,7 +56,7 @@ class _Forward:
         row_bytes = _decoded_bytes(footer.metadata, min(group, len(footer.ends) - 1), columns)
         smallest, largest = _BATCH_ROWS
         few = min(max(int(_BATCH_BYTES / row_bytes), smallest), largest)
-        self.batch_rows = few if at_once is None else max(at_once, few)
+        self.batch_rows = few if at_once is None or at_once < _MANY_ROWS else at_once
         self.at = footer.ends[group - 1] if group else 0
         self.ends = footer.ends
         with _allocating_from(_POOL):
@@ -76,7 +77,7 @@ class _Forward:
         """Whether these rows lie ahead in the same row group, or near, and are not far more."""
         if (path, columns) != (self.path, self.columns) or low < self.at:
             return False
-        if at_once is not None and at_once > 4 * self.batch_rows:
+        if at_once is not None and at_once >= max(_MANY_ROWS, 4 * self.batch_rows):
             return False
         same_group = bisect_right(self.ends, low) == bisect_right(self.ends, self.at)
         return same_group or low - self.at < _NEAR_ROWS
