@@ -10,7 +10,7 @@ VENV ?= .venv
 PYTHON ?=
 DEMO ?= runs/demo
 DEMO_ROWS ?= 200000
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 SOAK_ARGS ?=
 BENCH ?= runs/bench
 
