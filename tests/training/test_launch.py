@@ -199,9 +199,10 @@ def test_bad_rows_that_only_another_process_reads_end_all_of_them(
     overrides = ("data.memory=96KiB", "train.devices=2")
     config = load_spec(log / "spec.yaml", overrides)
     splits, encoders = open_splits(config.data, log), Encoders.fit(config, log)
-    Run.create(tmp_path / "run", config, encoders, data_fingerprint=splits.fingerprint)
     groups = [groups_of(rank, splits.train, encoders, config) for rank in (0, 1)]
     spoil(log / "train.parquet", min(groups[1] - groups[0]))
+    spoilt = open_splits(config.data, log).fingerprint
+    Run.create(tmp_path / "run", config, encoders, data_fingerprint=spoilt)
     failed = train(*overrides, "--debug", log=log)
     assert failed.end() == 3
     assert failed.stdout == ""
