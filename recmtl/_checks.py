@@ -1,4 +1,4 @@
-"""Argument checks shared by all layers. Standard library only; plain ``ValueError``."""
+"""Argument checks shared by all layers, and words for them. Standard library only; `ValueError`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = [
     "require_one_of",
     "require_positive",
     "require_widths",
+    "size_text",
     "suggest",
 ]
 
@@ -73,3 +74,19 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(str(word), list(known), n=1)
     return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def size_text(size_bytes: float) -> str:
+    """A size in words.
+
+    Example:
+        >>> size_text(512), size_text(3 * 2**29), size_text(2**41)
+        ('512 B', '1.5 GiB', '2.0 TiB')
+    """
+    if size_bytes < 1024:
+        return f"{int(size_bytes)} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        size_bytes /= 1024
+        if size_bytes < 1024:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1024:.1f} TiB"

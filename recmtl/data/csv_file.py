@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from recmtl.data.csv_index import (
     read_header,
 )
 from recmtl.data.csv_types import TEXT, ColumnTypes, Reading, in_common
+from recmtl.data.stamp import Stamp, is_settled, stamp_of
 from recmtl.data.wanted import Want
 from recmtl.errors import DataError
 
@@ -30,10 +30,6 @@ __all__ = ["CsvFile", "open_csv"]
 _GROUP_ROWS = 64 * MARK_ROWS
 _READ_BYTES = 2 << 20
 _SCAN_ROWS = 16 * MARK_ROWS
-_SETTLED_NS = 2_000_000_000
-
-Stamp = tuple[int, int, int]
-"""Inode, size and time of a file's last change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ class CsvFile:
         frames = []
         try:
             with self.path.open("rb") as file:
-                if _stamp(os.fstat(file.fileno())) != self.stamp:
+                if stamp_of(os.fstat(file.fileno())) != self.stamp:
                     raise DataError(
                         f"{self.path}: the file changed since it was opened. Start again."
                     )
@@ -178,9 +174,8 @@ def _examine(path: Path, wants: Mapping[str, Want] | None) -> _Examined:
     try:
         status = path.stat()
         key = None if wants is None else tuple(wants.items())
-        if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
-            return _remembered(path, _stamp(status), key)
-        return _pass_over(path, _stamp(status), key)  # a second change could bear the same time
+        examine = _remembered if is_settled(status) else _pass_over
+        return examine(path, stamp_of(status), key)
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}).") from error
 
@@ -230,7 +225,3 @@ def _texts(data: bytes, names: Sequence[str], columns: Sequence[str]) -> pl.Data
     )
     frame.columns = [places[place] for place in sorted(places)]
     return frame
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return status.st_ino, status.st_size, status.st_mtime_ns

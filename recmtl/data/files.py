@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob as globbing
-import hashlib
-import time
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -18,14 +16,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recmtl._checks import suggest
+from recmtl._files import sha256_of
 from recmtl.data.dtypes import normal
 from recmtl.data.forward import arrow_types, read_forward
+from recmtl.data.stamp import Stamp, is_settled, stamp_of
 from recmtl.errors import DataError
 
 __all__ = ["LogFile", "ParquetFile", "find_files", "first_line", "is_csv", "open_parquet"]
 
 _SMALL_FILE_ROWS = 1 << 12  # read at once
-_SETTLED_NS = 2_000_000_000
 _PACKED = (".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".csv.zip")
 
 
@@ -71,9 +70,8 @@ class ParquetFile(NamedTuple):
         """
         try:
             status = self.path.stat()
-            is_settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
-            of = _remembered if is_settled else _sha256  # a second change could bear the same time
-            return of(self.path, status.st_ino, status.st_size, status.st_mtime_ns)
+            digest = _remembered if is_settled(status) else _sha256
+            return digest(self.path, stamp_of(status))
         except OSError as error:
             raise DataError(f"{self.path}: the file cannot be read ({error.strerror}).") from error
 
@@ -242,10 +240,8 @@ def open_parquet(path: Path) -> ParquetFile:
     return ParquetFile(path, schema, group_rows)
 
 
-def _sha256(path: Path, inode: int, size: int, changed_ns: int) -> str:
-    """sha256 of all bytes of a file that has not been changed since."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, stamp: Stamp) -> str:
+    return sha256_of(path)
 
 
 _remembered = lru_cache(maxsize=4096)(_sha256)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from recmtl._checks import size_text
 from recmtl._progress import Progress, silent_if_none
 from recmtl.data.columns import needed_columns
 from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
 from recmtl.data.dtypes import family, inner, is_list
-from recmtl.data.forward import keep_little, trim
+from recmtl.data.heap import keep_little, trim
 from recmtl.data.labels import (
     LabelCounts,
     Population,
@@ -219,17 +220,11 @@ class _Run:
         raise DataError(
             f"feature `{largest}`: {num_ids[largest]:,} different ids in {rows_read:,} of "
             f"{self.log.num_rows:,} rows make fitting all vocabularies take "
-            f"{_in_words(_FINISHING * total)} already (this one "
-            f"{_in_words(_FINISHING * sizes[largest])}), more than `data.memory` "
+            f"{size_text(_FINISHING * total)} already (this one "
+            f"{size_text(_FINISHING * sizes[largest])}), more than `data.memory` "
             f"({self.spec.data.memory}). "
             "Use `hash` instead of `vocab`, or raise `data.memory`."
         )
-
-
-def _in_words(num_bytes: float) -> str:
-    return (
-        f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.0f} KiB"
-    )
 
 
 def null_problem(column: str, count: int) -> Problem:

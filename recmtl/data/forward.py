@@ -7,7 +7,6 @@ pages of each column, not of a row group. Each thread has a place of its own.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-__all__ = ["arrow_types", "keep_little", "page_bytes", "read_forward", "release", "trim"]
+from recmtl.data.stamp import Stamp, stamp_of
+
+__all__ = ["arrow_types", "page_bytes", "read_forward", "release"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
 _BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 19
 _MANY_ROWS = 1 << 14  # read at once, they are decoded at once: the budget is a large one
-_M_MMAP_THRESHOLD, _MOST_KEPT = -3, 1 << 25  # of glibc's malloc.h
 _NEAR_ROWS = 4096  # decoding them takes no longer than opening the file anew
 
 
@@ -51,7 +51,7 @@ class _Forward:
 
     def __init__(self, path: Path, columns: tuple[str, ...], at: int, at_once: int | None) -> None:
         self.path, self.columns = path, columns
-        footer = _footer(path, *_stamp(path))
+        footer = _footer(path, stamp_of(path.stat()))
         group = bisect_right(footer.ends, at)
         row_bytes = _decoded_bytes(footer.metadata, min(group, len(footer.ends) - 1), columns)
         smallest, largest = _BATCH_ROWS
@@ -172,31 +172,6 @@ def _allocating_from(pool: pa.MemoryPool) -> Iterator[None]:
             pa.set_memory_pool(before)
 
 
-def trim() -> None:
-    """Let the C library give back to the system what was freed, where it can (glibc)."""
-    if (malloc_trim := getattr(_c_library(), "malloc_trim", None)) is not None:
-        malloc_trim(0)
-
-
-def keep_little(memory_bytes: int) -> None:
-    """Let the C library (glibc) give large blocks back as soon as they are freed.
-
-    It learns from the blocks it sees to keep up to 32 MiB for later, in pieces between what is in
-    use: training with a budget of 64 MiB grew by 136 % of it. From now on blocks of 1/64 of the
-    budget and more are not kept, which costs the time to get them anew.
-    """
-    if (mallopt := getattr(_c_library(), "mallopt", None)) is not None:
-        mallopt(_M_MMAP_THRESHOLD, min(max(memory_bytes // 64, 1 << 18), _MOST_KEPT))
-
-
-@lru_cache(maxsize=1)
-def _c_library() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(None)
-    except (OSError, TypeError):  # no such library by this name: not on Linux
-        return None
-
-
 def release() -> None:
     """Give back what this thread keeps to go on reading."""
     if _place.forward is not None:
@@ -206,7 +181,7 @@ def release() -> None:
 
 def arrow_types(path: Path) -> pl.Schema:
     """The types in which `read_forward` gives the columns of a file."""
-    return _footer(path, *_stamp(path)).types
+    return _footer(path, stamp_of(path.stat())).types
 
 
 def page_bytes(path: Path, columns: Sequence[str], group_rows: int) -> int:
@@ -215,7 +190,7 @@ def page_bytes(path: Path, columns: Sequence[str], group_rows: int) -> int:
     Pages have up to 1 MiB in the files that pyarrow, polars and Spark write; those of a column in a
     row group of `group_rows` rows, the largest, have no more than the column has there.
     """
-    metadata = _footer(path, *_stamp(path)).metadata
+    metadata = _footer(path, stamp_of(path.stat())).metadata
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     largest = next(group for group in groups if group.num_rows == group_rows)
     chunks = [largest.column(i) for i in range(largest.num_columns)]
@@ -236,14 +211,9 @@ def _decoded_bytes(metadata: pq.FileMetaData, group: int, columns: Sequence[str]
 
 
 @lru_cache(maxsize=2)
-def _footer(path: Path, size: int, changed_ns: int) -> _Footer:
+def _footer(path: Path, stamp: Stamp) -> _Footer:
     metadata = pq.read_metadata(path)
     rows = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     empty = pl.from_arrow(metadata.schema.to_arrow_schema().empty_table())
     assert isinstance(empty, pl.DataFrame)
     return _Footer(metadata, tuple(accumulate(rows)), empty.schema)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns

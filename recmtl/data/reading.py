@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from recmtl.batch import Batch
 from recmtl.data.encode import Encoders
-from recmtl.data.forward import release, trim
+from recmtl.data.forward import release
+from recmtl.data.heap import trim
 from recmtl.data.scan import Log
 from recmtl.errors import DataError
 

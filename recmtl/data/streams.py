@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recmtl.batch import Batch
 from recmtl.data.cutting import pad_to
 from recmtl.data.encode import Encoders
-from recmtl.data.forward import keep_little, trim
+from recmtl.data.heap import keep_little, trim
 from recmtl.data.order import EpochOrder, Plan, PoolRows, plan
 from recmtl.data.pools import Gathered, Pool, to_batch
 from recmtl.data.prefetch import prefetched

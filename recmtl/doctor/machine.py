@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from recmtl._checks import size_text
 from recmtl._extras import naming_the_extra
 from recmtl._torchrec import check_versions
 from recmtl.config import RunConfig
@@ -88,19 +89,3 @@ def machine_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         except (OSError, ValueError):  # no such limit, or the word `max`
             continue
     return min(limits)
-
-
-def size_text(size_bytes: float) -> str:
-    """A size in words.
-
-    Example:
-        >>> size_text(512), size_text(3 * 2**29), size_text(2**41)
-        ('512 B', '1.5 GiB', '2.0 TiB')
-    """
-    if size_bytes < 1024:
-        return f"{int(size_bytes)} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        size_bytes /= 1024
-        if size_bytes < 1024:
-            return f"{size_bytes:.1f} {unit}"
-    return f"{size_bytes / 1024:.1f} TiB"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recmtl.batch import Batch, Ragged
-from recmtl.embeddings.pooling import finish_bag, positions
+from recmtl.embeddings.pooling import bag_of, finish_bag, positions
 from recmtl.embeddings.tables import Layout
 
 __all__ = ["BagOrder", "Bags", "Key"]
@@ -113,7 +113,7 @@ class BagOrder:
             return Ragged(
                 column.values_N[index_LB[present_LB]], present_LB.flatten().to(torch.int64)
             )
-        column = _bag(batch, source)
+        column = bag_of(batch, source)
         return column if self._bags[source].weighted else column._replace(weights_N=None)
 
     def vectors(self, sums_BC: Tensor, batch: Batch) -> dict[tuple[str, ...], Tensor]:
@@ -128,16 +128,11 @@ class BagOrder:
         found = dict(zip(self._blocks, pieces, strict=True))
         for name in (members[0] for members in self._blocks):
             if name in self._bags and self._bags[name].pooling == "mean":
-                found[(name,)] = finish_bag(self._bags[name], _bag(batch, name), found[(name,)])
+                found[(name,)] = finish_bag(self._bags[name], bag_of(batch, name), found[(name,)])
             elif name in self._sequences:
                 max_len = self._sequences[name].max_len
                 found[(name,)] = found[(name,)].view(len(batch), max_len, -1)
         return found
-
-
-def _bag(batch: Batch, name: str) -> Ragged:
-    """The column of a bag; a sequence is one too where its items are not kept apart."""
-    return batch.bags[name] if name in batch.bags else batch.sequences[name]
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:

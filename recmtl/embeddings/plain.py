@@ -125,11 +125,6 @@ class PlainLookup(nn.Module):
         sum_BE = self._sum(bag.table, column, column.weights_N if bag.weighted else None)
         return finish_bag(bag, column, sum_BE)
 
-    def mean(self, sequence: SequenceColumn, column: Ragged) -> Tensor:
-        """Mean of the items of each row, [B, E]; zero where there is none."""
-        sum_BE = self._sum(sequence.table, column, None)
-        return sum_BE / column.lengths_B.clamp(min=1).unsqueeze(1)
-
     def _sum(self, table: str, column: Ragged, weights_N: Tensor | None) -> Tensor:
         group, first_row = self._place[table]
         offsets_B = column.lengths_B.cumsum(0) - column.lengths_B

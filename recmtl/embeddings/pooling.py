@@ -1,4 +1,4 @@
-"""What both lookups share: divisors of mean bags, and where a sequence's items stand. Torch only.
+"""What both lookups share: bags, divisors of mean bags, places of a sequence's items. Torch only.
 
 Shape letters: B rows, N values of a list column, L sequence length.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recmtl.batch import Ragged
+from recmtl.batch import Batch, Ragged
 from recmtl.embeddings.tables import BagFeature
 
-__all__ = ["finish_bag", "positions", "rows_of"]
+__all__ = ["bag_of", "finish_bag", "positions", "rows_of"]
 
 
 def rows_of(column: Ragged) -> Tensor:
@@ -19,6 +19,11 @@ def rows_of(column: Ragged) -> Tensor:
     lengths_B = column.lengths_B
     rows_B = torch.arange(lengths_B.shape[0], device=lengths_B.device)
     return rows_B.repeat_interleave(lengths_B, output_size=column.values_N.shape[0])
+
+
+def bag_of(batch: Batch, name: str) -> Ragged:
+    """The column of a bag; a sequence is one too where its items are not kept apart."""
+    return batch.bags[name] if name in batch.bags else batch.sequences[name]
 
 
 def finish_bag(bag: BagFeature, column: Ragged, sum_BE: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recmtl.batch import Batch
 from recmtl.embeddings import PlainLookup
-from recmtl.embeddings.tables import BagFeature, SequenceColumn
+from recmtl.embeddings.pooling import bag_of
 from recmtl.models import MultiTaskNet
 from recmtl.models.frozen import FrozenTower, freeze
 
@@ -95,8 +95,8 @@ class FirstLayers:
             for group, members in singles.items()
         ]
         in_groups = [layout.single[i].name for members in singles.values() for i in members]
-        self.lists: list[BagFeature | SequenceColumn] = [*layout.bags, *layout.sequences]
-        others = ["", *(column.name for column in self.lists)]
+        self.bags = layout.with_means().bags
+        others = ["", *(bag.name for bag in self.bags)]
         self.bytes_Q: _Bytes | None = None
         if lookup.precision == "int8" and in_groups:
             tables = [f.table for name in in_groups for f in layout.single if f.name == name]
@@ -116,11 +116,7 @@ class FirstLayers:
             for group, members, first_F1 in self.singles
         ]
         parts = [batch.dense_DB.T] if len(batch.dense_DB) else []
-        for column in self.lists:
-            if isinstance(column, BagFeature):
-                parts.append(self.lookup.pooled(column, batch.bags[column.name]))
-            else:
-                parts.append(self.lookup.mean(column, batch.sequences[column.name]))
+        parts += [self.lookup.pooled(bag, bag_of(batch, bag.name)) for bag in self.bags]
         if self.bytes_Q is None:
             parts += singles
         if parts:

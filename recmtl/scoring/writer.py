@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,14 @@ from typing import Any
 
 import polars as pl
 
-from recmtl._files import atomic_path, exclusive, is_leftover, sweep_within, write_json
+from recmtl._files import (
+    atomic_path,
+    exclusive,
+    is_leftover,
+    sha256_of,
+    sweep_within,
+    write_json,
+)
 from recmtl._progress import Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
@@ -123,7 +129,7 @@ def _score(
                 pl.concat(tables).write_parquet(
                     path, metadata={_COUNTS: json.dumps(part_counts.to_dict())}
                 )
-                files[_part(out, part).name] = _sha256(path)
+                files[_part(out, part).name] = sha256_of(path)
             write_json(out / _CLAIM, {**identity, "files": dict(sorted(files.items()))})
             counts.add(part_counts)
             scored += rows
@@ -235,16 +241,11 @@ def _rows(log: Log, part: int) -> int:
     return min(PART_ROWS, log.num_rows - part * PART_ROWS)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_counts(path: Path, files: dict[str, str]) -> EncodeCounts | None:
     """What was counted while a part was encoded; None where it is not there or not finished."""
     if not path.is_file() or path.name not in files:
         return None
-    if _sha256(path) != files[path.name]:
+    if sha256_of(path) != files[path.name]:
         raise CheckpointError(
             f"{path}: is corrupt, or not the file that was written here (its sha256 is another "
             "one). Remove it and score again."

@@ -13,7 +13,6 @@ import torch._inductor.config
 from torch.testing import assert_close
 
 from recmtl import api
-from recmtl.checkpoint import load_full, read_index
 from recmtl.config import fingerprint, load_spec
 from recmtl.data import Encoders
 from recmtl.errors import SpecError
@@ -21,6 +20,7 @@ from recmtl.models import build_net
 from recmtl.towers import MMoEConfig, build_tower
 from recmtl.training import fit
 from recmtl.training.compiled import accelerate_tower, problem_of
+from tests.training.tools import At, crash, last_tensors
 
 Make = Callable[..., Any]
 HAS_COMPILER = any(shutil.which(name) for name in ("g++", "clang++", "c++"))
@@ -51,10 +51,6 @@ def compiled_and_plain(
         folders.append(tmp_path_factory.mktemp(kind))
         fit(config, encoders, data_dir=log_dir, folder=folders[-1], notify=said.append)
     return folders[0], folders[1], said
-
-
-def last_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_full(folder / "checkpoints" / str(read_index(folder / "checkpoints").last))
 
 
 @pytest.mark.slow
@@ -208,26 +204,8 @@ def test_an_interrupted_compiled_run_ends_where_a_whole_one_does(
 ) -> None:
     config = load_spec(log_dir / "spec.yaml", ["train.epochs=1", "train.compile=compile"])
 
-    class StopAfterFour:
-        def __init__(self) -> None:
-            self.step = 0
-
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            return self
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *args: Any) -> None:
-            pass
-
-        def advance(self, n: int = 1, **shown: object) -> None:
-            self.step += 1
-            if self.step == 4:
-                raise OSError("gone")
-
     with pytest.raises(OSError, match="gone"):
-        fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=StopAfterFour())
+        fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=At(crash, step=4))
     fit(config, encoders, data_dir=log_dir, folder=tmp_path)
     found, expected = last_tensors(tmp_path), last_tensors(compiled_and_plain[0])
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []

@@ -21,14 +21,14 @@ from torch.testing import assert_close
 
 from recmtl import api
 from recmtl.batch import Batch
-from recmtl.checkpoint import load_full, read_index
+from recmtl.checkpoint import load_full
 from recmtl.config import load_spec
 from recmtl.data import Encoders
 from recmtl.embeddings import PlainLookup, layout
 from recmtl.models import build_net
 from recmtl.training import fit
 from recmtl.training.to_device import on_cuda
-from tests.training.tools import Watch, tensors
+from tests.training.tools import At, Watch, crash, last_tensors, tensors
 
 pytestmark = pytest.mark.gpu
 
@@ -217,33 +217,12 @@ def test_an_interrupted_run_ends_where_a_whole_one_does(
 ) -> None:
     config = load_spec(log_dir / "spec.yaml", [f"train.compile={kind}"])
 
-    class StopAtSeven:
-        def __init__(self) -> None:
-            self.left = 7
-
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            return self
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *args: Any) -> None:
-            pass
-
-        def advance(self, n: int = 1, **shown: object) -> None:
-            self.left -= 1
-            if self.left == 0:
-                raise OSError("gone")
-
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(config, encoders, data_dir=log_dir, folder=whole)
     with pytest.raises(OSError, match="gone"):
-        fit(config, encoders, data_dir=log_dir, folder=parts, progress=StopAtSeven())
+        fit(config, encoders, data_dir=log_dir, folder=parts, progress=At(crash, step=7))
     fit(config, encoders, data_dir=log_dir, folder=parts)
-    found, expected = (
-        load_full(folder / "checkpoints" / str(read_index(folder / "checkpoints").last))
-        for folder in (parts, whole)
-    )
+    found, expected = last_tensors(parts), last_tensors(whole)
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
 
 

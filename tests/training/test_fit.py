@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +12,16 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from recmtl.checkpoint import load_full, read_index
+from recmtl.checkpoint import read_index
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders
 from recmtl.training import TrainResult, fit
-
-
-class At:
-    """A progress that does something once, after a number of steps or validation batches."""
-
-    def __init__(self, action: Callable[[], None], *, step: int = -1, batch: int = -1) -> None:
-        self.action, self.step, self.batch = action, step, batch
-        self.titles: list[str] = []
-
-    @contextmanager
-    def __call__(self, description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Any]:
-        self.unit = unit
-        self.titles.append(description)
-        yield self
-
-    def advance(self, n: int = 1, **shown: object) -> None:
-        if self.unit == "rows":
-            self.step -= 1
-        else:
-            self.batch -= 1
-        if (self.step if self.unit == "rows" else self.batch) == 0:
-            self.action()
+from tests.training.tools import At, crash, last_tensors
 
 
 def valid_lines(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if any(key.startswith("valid/") for key in line)]
-
-
-def last_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_full(folder / "checkpoints" / str(read_index(folder / "checkpoints").last))
 
 
 def assert_same_run(ours: Path, theirs: Path) -> None:
@@ -131,9 +104,6 @@ def test_interrupted_around_a_validation(
 def test_continues_after_a_crash(
     config: RunConfig, encoders: Encoders, log_dir: Path, tmp_path: Path, whole: Path
 ) -> None:
-    def crash() -> None:
-        raise OSError("gone")
-
     for step in (3, 12):  # counted from where it goes on
         with pytest.raises(OSError, match="gone"):
             fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=At(crash, step=step))
@@ -198,9 +168,6 @@ def test_tensorboard_shows_one_curve_over_a_restart(
     more = ["train.loggers=[tensorboard]", "train.epochs=2"]
     config = load_spec(log_dir / "spec.yaml", more)
 
-    def crash() -> None:
-        raise OSError("gone")
-
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(config, encoders, data_dir=log_dir, folder=whole)
     with pytest.raises(OSError, match="gone"):  # the first epoch's validation was logged
@@ -227,9 +194,6 @@ def test_early_stopping_is_the_same_over_restarts_at_every_point(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = fit(config, encoders, data_dir=log_dir, folder=whole)
     assert 2 < expected.epochs < 9
-
-    def crash() -> None:
-        raise OSError("gone")
 
     crashes = 0
     for where in ({"step": 8}, {"batch": 2}, {"step": 3}, {"step": 7}, {"batch": 2}, {"step": 9}):

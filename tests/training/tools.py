@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from recmtl.checkpoint import load_full, read_index
 
 
 def tensors(trainer: pl.Trainer) -> dict[str, torch.Tensor]:
@@ -33,3 +38,35 @@ class Watch(Callback):
     ) -> None:
         self.rows.append(batch.rows_B.tolist())
         self.batch = batch
+
+
+class At:
+    """A progress that does something once, after a number of steps or validation batches."""
+
+    def __init__(self, action: Callable[[], None], *, step: int = -1, batch: int = -1) -> None:
+        self.action, self.step, self.batch = action, step, batch
+        self.titles: list[str] = []
+
+    @contextmanager
+    def __call__(self, description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Any]:
+        self.unit = unit
+        self.titles.append(description)
+        yield self
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        if self.unit == "rows":
+            self.step -= 1
+        else:
+            self.batch -= 1
+        if (self.step if self.unit == "rows" else self.batch) == 0:
+            self.action()
+
+
+def crash() -> None:
+    """What an `At` may do: training ends as if the disk were gone."""
+    raise OSError("gone")
+
+
+def last_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the last checkpoint of a run."""
+    return load_full(folder / "checkpoints" / str(read_index(folder / "checkpoints").last))
