@@ -60,7 +60,7 @@ def require_healthy(config: RunConfig, splits: Splits) -> list[Finding]:
     check_versions()
     findings = _columns(config, splits)
     raise_errors(findings)
-    findings += find_leaks(LogSample(splits.train, config.data.memory_bytes), config)
+    findings += find_leaks(LogSample(splits.train, config, config.data.memory_bytes), config)
     counts = count_labels(splits.train, config)
     findings += product_findings(config, counts)
     raise_errors(findings)
@@ -105,7 +105,7 @@ def _examine_data(config: RunConfig, splits: Splits) -> list[Finding]:
     findings += _empty_files(splits)
     frame = read_sample(splits.train, sampled_columns(config))
     counts = count_labels(splits.train, config)
-    findings += find_leaks(LogSample(splits.train, config.data.memory_bytes), config)
+    findings += find_leaks(LogSample(splits.train, config, config.data.memory_bytes), config)
     findings += product_findings(config, counts)
     findings += column_findings(frame, config)
     try:

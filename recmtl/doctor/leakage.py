@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recmtl.data import Log
+from recmtl.data.dtypes import is_list
 from recmtl.doctor.findings import Finding
 from recmtl.doctor.single_column import Halves, ItemColumn, ValueColumn, column_views
 from recmtl.spec import Feature, SequenceFeature, SparseFeature, Spec, Task
@@ -21,8 +22,8 @@ ERROR_AUC = 0.999
 WARNING_AUC = 0.97
 SAMPLE_ROWS = 200_000
 _CHUNKS = 20
-_BYTES_PER_ROW = 2048
-"""What a column of long lists, its items and their numbers take."""
+_BYTES_PER_ROW, _BYTES_PER_SINGLE = 2048, 256
+"""What a column of long lists, its items and their numbers take; what one without lists takes."""
 _MIN_OF_EACH_CLASS = 10
 _MAX_CLASSES = 10
 
@@ -61,17 +62,22 @@ def sampled_columns(spec: Spec) -> list[str]:
 
 
 class LogSample:
-    """What `read_sample` reads, a column at a time: up to 200,000 rows, fewer in a small budget.
+    """What `read_sample` reads, some columns at a time: 200,000 rows, fewer in a small budget.
 
     Args:
         log: the rows.
-        memory_bytes: what a column and what is made of it may take.
+        spec: features and labels, whose columns are read together as far as they fit.
+        memory_bytes: what columns and what is made of them may take.
     """
 
-    def __init__(self, log: Log, memory_bytes: int) -> None:
+    def __init__(self, log: Log, spec: Spec, memory_bytes: int) -> None:
         """Nothing is read yet."""
         self._log = log
         self._rows = min(max(memory_bytes // _BYTES_PER_ROW, 1000), SAMPLE_ROWS)
+        used = dict.fromkeys([*spec.labels, *sampled_columns(spec)])  # in the order of their use
+        self._single = [column for column in used if not is_list(log.schema[column])]
+        self._at_once = max(memory_bytes // (_BYTES_PER_SINGLE * self._rows), 1)
+        self._read = pl.DataFrame()
 
     @property
     def height(self) -> int:
@@ -79,8 +85,17 @@ class LogSample:
         return _sampled_rows(self._log, self._rows)
 
     def __getitem__(self, column: str) -> pl.Series:
-        """A column, read anew."""
-        return read_sample(self._log, [column], self._rows).to_series()
+        """A column, read anew unless it was read with the last one."""
+        if column not in self._read.columns:
+            self._read = pl.DataFrame()
+            self._read = read_sample(self._log, self._with(column), self._rows)
+        return self._read[column]
+
+    def _with(self, column: str) -> list[str]:
+        if column not in self._single:
+            return [column]
+        start = self._single.index(column)
+        return self._single[start : start + self._at_once]
 
 
 def read_sample(log: Log, columns: list[str], most_rows: int = SAMPLE_ROWS) -> pl.DataFrame:
@@ -146,15 +161,9 @@ def _halves(
         outcomes = {_Outcome(task.name, c): (labels_N == c).astype(np.float64) for c in commonest}
     for outcome, is_yes_N in outcomes.items():
         halves = Halves(is_yes_N, seen_N & half_N, seen_N & ~half_N)
-        if all(min(_classes(halves, k)) >= _MIN_OF_EACH_CLASS for k in (1, 2)):
+        fewest = min(*halves.classes(halves.fit_N), *halves.classes(halves.test_N))
+        if fewest >= _MIN_OF_EACH_CLASS:
             yield outcome, halves
-
-
-def _classes(halves: Halves, part: int) -> tuple[int, int]:
-    """Positives and negatives in a part of the rows: 1 the fitted, 2 the judged ones."""
-    labels = halves.labels_N[halves[part]]
-    positives = int(labels.sum())
-    return positives, len(labels) - positives
 
 
 def _target(spec: Spec, sequence: SequenceFeature) -> str | None:
@@ -196,7 +205,7 @@ def _findings(
     """At most one finding on a column, about every task that it gives away."""
     found: dict[_Outcome, float] = {}
     for outcome, value in reached.items():
-        error = _standard_error(value, *_classes(judged[outcome], 2))
+        error = _standard_error(value, *judged[outcome].classes(judged[outcome].test_N))
         if value >= ERROR_AUC or value - error >= WARNING_AUC:
             same = next((other for other in found if other.task == outcome.task), None)
             if same is None or value > found[same]:

@@ -1,12 +1,13 @@
 """How well one column alone ranks the rows of a task: fitted on some rows, judged on others.
 
-Shape letters: N rows, C distinct values of a column, M items of a list column.
+Shape letters: N rows, C distinct values of a column, M items of a list column, V groups of values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -18,19 +19,37 @@ __all__ = ["Halves", "ItemColumn", "ValueColumn", "column_views"]
 
 _BINS = 256
 _MAX_ITEMS = 1_000_000
+_RARE = 64
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-class Halves(NamedTuple):
-    """A task's rows: one part to fit on, another one to judge on."""
+@dataclass(frozen=True)
+class Halves:
+    """A task's rows: one part to fit on, another one to judge on.
+
+    Attributes:
+        labels_N: 0 or 1; anything where neither mask is true.
+        fit_N: rows to fit on.
+        test_N: rows to judge on.
+    """
 
     labels_N: Floats
-    """0 or 1; anything where neither mask is true."""
     fit_N: Mask
     test_N: Mask
+
+    def classes(self, part_N: Mask) -> tuple[int, int]:
+        """Positives and negatives of a part."""
+        positives = int(self.labels_N[part_N].sum())
+        return positives, int(part_N.sum()) - positives
+
+    @cached_property
+    def kinds_N(self) -> Ints:
+        """0 and 1 for the labels of what is fitted on, 2 and 3 of what is judged, 4 for neither."""
+        kinds_N = np.where(self.labels_N == 1.0, 1, 0) + np.where(self.test_N, 2, 0)
+        return np.where(self.fit_N | self.test_N, kinds_N, 4)
 
 
 class ValueColumn:
@@ -58,26 +77,21 @@ class ValueColumn:
         The mean label of each value; for numbers also of each of 256 quantile bins, and the ranks,
         rising and falling.
         """
-        total_C = self._counts(halves.fit_N)
-        positive_C = self._counts(halves.fit_N, halves.labels_N)
+        kinds_CK = np.bincount(self.codes_N * 5 + halves.kinds_N, minlength=5 * self.num_codes)
+        negative_C, positive_C, *outcome_C = kinds_CK.reshape(-1, 5)[:, :4].T.astype(np.float64)
+        total_C = negative_C + positive_C
         base = positive_C.sum() / total_C.sum()
-        test_C = self._counts(halves.test_N)
-        outcome_C = np.stack([self._counts(halves.test_N, halves.labels_N), test_C])
-        outcome_C[1] -= outcome_C[0]
-        yield _auc_of_values(_drawn_means(positive_C, total_C, base), outcome_C)
+        yield _auc_of_means(positive_C, total_C, base, *outcome_C)
         if not self.is_ordered:
             return
-        rising = _auc_of_values(np.arange(self.num_codes, dtype=np.float64), outcome_C)
+        rising = _auc_of_groups(*outcome_C)
         yield max(rising, 1.0 - rising)
         middle_C = np.cumsum(total_C) - total_C / 2
         bin_C = np.minimum(_BINS * middle_C / total_C.sum(), _BINS - 1).astype(np.int64)
-        positives, totals = (_sums(bin_C, counts_C, _BINS) for counts_C in (positive_C, total_C))
-        means = _drawn_means(positives, totals, base)
-        yield _auc_of_values(means[bin_C], outcome_C)
-
-    def _counts(self, rows_N: Mask, weights_N: Floats | None = None) -> Floats:
-        weights = None if weights_N is None else weights_N[rows_N]
-        return _sums(self.codes_N[rows_N], weights, self.num_codes)
+        positives, totals, *outcomes = (
+            _sums(bin_C, counts_C, _BINS) for counts_C in (positive_C, total_C, *outcome_C)
+        )
+        yield _auc_of_values(_drawn_means(positives, totals, base), *outcomes)
 
 
 class ItemColumn:
@@ -150,16 +164,35 @@ def _drawn_means(positives: Floats, totals: Floats, base: float) -> Floats:
     return means
 
 
-def _auc_of_values(scores_C: Floats, outcome_C: Floats) -> float:
-    """AUC of rows that are counted by value: `outcome_C` holds positives, then negatives.
+def _auc_of_means(positive_C: Floats, total_C: Floats, base: float, *outcome_C: Floats) -> float:
+    """AUC of the mean labels of values.
 
-    Rows are counted already, so this takes a fifth of the time of `auc` on them.
+    Most values are rare and many have the same mean: those are grouped before anything is sorted.
     """
-    order_C = np.argsort(scores_C, kind="stable")
-    is_new_C = np.diff(scores_C[order_C], prepend=-np.inf) > 0
-    positive_V, negative_V = np.add.reduceat(
-        outcome_C[:, order_C], np.flatnonzero(is_new_C), axis=1
+    is_rare_C = total_C < _RARE
+    kind_C = (total_C * _RARE + positive_C)[is_rare_C].astype(np.int64)
+    totals, positives = np.divmod(np.arange(_RARE * _RARE, dtype=np.float64), _RARE)
+    counts_C = (positive_C, total_C, *outcome_C)
+    grouped = [positives, totals, *(_sums(kind_C, o[is_rare_C], _RARE**2) for o in outcome_C)]
+    both = [
+        np.concatenate([group, each_C[~is_rare_C]])
+        for group, each_C in zip(grouped, counts_C, strict=True)
+    ]
+    return _auc_of_values(_drawn_means(both[0], both[1], base), *both[2:])
+
+
+def _auc_of_values(scores_C: Floats, negative_C: Floats, positive_C: Floats) -> float:
+    """AUC of rows that are counted by value; equal scores are one group."""
+    order_C = np.argsort(scores_C)
+    starts_V = np.flatnonzero(np.diff(scores_C[order_C], prepend=-np.inf) > 0)
+    return _auc_of_groups(
+        np.add.reduceat(negative_C[order_C], starts_V),
+        np.add.reduceat(positive_C[order_C], starts_V),
     )
+
+
+def _auc_of_groups(negative_V: Floats, positive_V: Floats) -> float:
+    """AUC of rows that are counted by group, the groups in the order of their scores."""
     below_V = np.cumsum(negative_V) - negative_V / 2
     pairs = positive_V.sum() * negative_V.sum()
     return float(positive_V @ below_V / pairs) if pairs else 0.0

@@ -13,7 +13,13 @@ import pytest
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import open_log
 from recmtl.doctor.findings import Finding
-from recmtl.doctor.leakage import _standard_error, find_leaks, read_sample, sampled_columns
+from recmtl.doctor.leakage import (
+    LogSample,
+    _standard_error,
+    find_leaks,
+    read_sample,
+    sampled_columns,
+)
 from tests.doctor.conftest import SPEC, Shop, shop_log
 
 CLICK = pl.col("click").cast(pl.Float64)
@@ -180,3 +186,15 @@ def test_a_column_that_gives_one_class_away_is_found_pitfall_T22(shop: Shop) -> 
     (found,) = find_leaks(equal, config)
     assert found.what.count("AUC") == 1
     assert find_leaks(frame.with_columns(price=rng.normal(size=4000)), config) == []
+
+
+@pytest.mark.parametrize("memory_bytes", [1, 1 << 20, 1 << 30])
+def test_a_sample_is_the_same_in_any_budget(
+    shop: Shop, config: RunConfig, memory_bytes: int
+) -> None:
+    log = open_log(shop().with_name("train.parquet"))
+    sample = LogSample(log, config, memory_bytes)
+    columns = sampled_columns(config)
+    for column in (*columns, *reversed(columns)):
+        expected = read_sample(log, [column], sample.height).to_series()
+        assert sample[column].equals(expected)
