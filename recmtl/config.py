@@ -108,7 +108,9 @@ class TrainConfig(StrictModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides initial weights, the order of rows and dropout."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the dense part: fp32, or bf16 where it is safe. Tables stay in fp32."""
+    """Arithmetic of the dense part: fp32, or bf16 where it is safe; weights and tables stay in
+    fp32. On GPUs and CPUs with instructions for it (AVX512-BF16, AMX) bf16 is faster, elsewhere it
+    is slower. Scoring is in fp32."""
     compile: Literal["none", "graphs", "compile"] = "none"
     """How the tower and the loss run in training: as they are, as CUDA graphs (a GPU, one process),
     or through `torch.compile`. Where it cannot work, training says so and goes on without. Results

@@ -40,7 +40,7 @@ NUM_BATCHES = 64
 STEPS = 8
 """Steps of a contestant in one round."""
 HEAD = ["step", "rows/s", "µs/row", "CPU µs/row", "noise"]
-HEAD += ["% of floor", "of CPU", "TorchRec way takes", "of CPU"]
+HEAD += ["% of floor", "of CPU", "TorchRec way takes", "of CPU", "bf16 takes", "of CPU"]
 GROWTH = 17
 """The largest table of the log has a million rows: 17 times all of them are 40 million."""
 
@@ -48,8 +48,9 @@ GROWTH = 17
 class Ours:
     """The module's own step without a Trainer: what the strategy does, and nothing else."""
 
-    def __init__(self, config: RunConfig, encoders: Encoders) -> None:
-        """Build the net, its tables and its optimizers."""
+    def __init__(self, config: RunConfig, encoders: Encoders, *, bf16: bool = False) -> None:
+        """Build the net, its tables and its optimizers; `bf16` is what `bf16-mixed` does."""
+        self.bf16 = bf16
         self.module = MultiTaskModule(config, encoders)
         self.module.configure_model()
         sharded = shard(self.module.net, "cpu", batch_size=config.train.batch_size)
@@ -60,7 +61,8 @@ class Ours:
         """One step."""
         optimizer = self.optimizer
         optimizer.push_lr()
-        loss = self.module.training_step(batch, 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.module.training_step(batch, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -157,6 +159,7 @@ def measure(
     )
     contestants = {
         "ours": in_turn(ours, batches),
+        "ours, bf16": in_turn(Ours(config, encoders, bf16=True), batches),
         "torchrec way": in_turn(rival, [torchrec_way.prepare(batch) for batch in batches]),
         **floor_parts(tower, batch_size),
     }
@@ -246,6 +249,8 @@ def measure_all(args: argparse.Namespace) -> tuple[dict[str, Timing], dict[str, 
             100 * paired_ratio(floor, ours, cpu=True),
             paired_ratio(rival, ours),
             paired_ratio(rival, ours, cpu=True),
+            paired_ratio(found["ours, bf16"], ours),
+            paired_ratio(found["ours, bf16"], ours, cpu=True),
         ]
         lines = markdown(HEAD, [row]).splitlines(keepends=True)
         sys.stdout.writelines(lines if len(phases) == 1 else lines[-1:])

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recmtl.towers.chunked import Block, Plan, can_run, run
+from recmtl.towers.chunk import Block, Plan
+from recmtl.towers.chunked import can_run, run
 from recmtl.towers.gating import Gates
 
 __all__ = ["ExpertBank", "ExpertRef", "by_task", "uniform_"]

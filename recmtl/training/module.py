@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd as _Dropout
 
+from recmtl._cpu import multiplies_bf16
 from recmtl.batch import Batch
 from recmtl.checkpoint.ranks import from_all
 from recmtl.config import ObjectiveConfig, RunConfig, TrainConfig
@@ -44,6 +45,10 @@ __all__ = ["MultiTaskModule"]
 
 _LOSSES = "loss_sums"
 """Where a checkpoint has the sums of losses that no line was made of yet."""
+_SLOW_BF16 = (
+    "train.precision: this CPU has no instructions for products of bf16 (AVX512-BF16 or AMX), so"
+    " `bf16-mixed` takes longer than `32-true`."
+)
 _MAX_SEGMENTS = 100
 """A column of more values would drown the log of an epoch; `eval` and the report have them."""
 
@@ -156,6 +161,9 @@ class MultiTaskModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Let the tower and the loss run as `train.compile` says, where they can."""
+        is_bf16 = self.trainer.precision == "bf16-mixed"
+        if is_bf16 and self.device.type == "cpu" and not multiplies_bf16():
+            self.notify(_SLOW_BF16)
         kind = self.train_config.compile
         if kind == "none":
             return

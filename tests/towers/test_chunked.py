@@ -146,6 +146,30 @@ def test_only_what_needs_a_gradient_gets_one(
         assert not x.grad[:, 3].any()
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_products_in_bf16_are_no_further_off_than_those_of_autocast(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = randomise(build_tower(config, in_dim=24, tasks=TASKS))
+    x_BD = rows(96, 24)
+    exact = values_and_gradients(tower, x_BD)
+    tower.float()
+
+    def errors() -> list[float]:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = values_and_gradients(tower, x_BD.float())
+        assert [one.dtype for one in found] == [torch.bfloat16] + [torch.float32] * (len(found) - 1)
+        return [(one - other).norm().item() for one, other in zip(found, exact, strict=True)]
+
+    of_autocast = errors()
+    cut(monkeypatch, 20)
+    assert is_by_hand(tower, x_BD.float())
+    found = errors()
+    assert found[0] > 0  # it is bf16
+    for ours, theirs, other in zip(found, of_autocast, exact, strict=True):
+        assert ours <= 2 * theirs + 2**-7 * other.norm().item()
+
+
 def test_keeps_the_contract_of_towers(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, 2)
     tower = build_tower(SMALL, in_dim=3, tasks=TASKS[:2])
@@ -165,8 +189,8 @@ def test_steps_aside_where_operations_are_watched(monkeypatch: pytest.MonkeyPatc
     slope_BD = torch.func.grad(lambda x: tower(x).sum())(x_BD)
     inputs_BD = x_BD.clone().requires_grad_()
     assert_close(slope_BD, torch.autograd.grad(tower(inputs_BD).sum(), inputs_BD)[0])
-    with torch.autocast("cpu", torch.bfloat16):
-        assert tower(x_BD).dtype is torch.bfloat16
+    with torch.autocast("cpu", torch.float16):
+        assert not is_by_hand(tower, x_BD)
     assert tower.bfloat16()(x_BD.bfloat16()).dtype is torch.bfloat16
 
 

@@ -190,6 +190,19 @@ def test_bf16_keeps_tables_in_float32(make: Make, trainer: Make) -> None:
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_bf16_on_a_cpu_that_lacks_it_is_told(
+    make: Make, trainer: Make, has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"avx512_bf16": has_bf16, "avx512_vnni": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: names)
+    module, data = make("train.precision=bf16-mixed")
+    said: list[str] = []
+    module.notify = said.append
+    trainer(max_steps=1, precision="bf16-mixed").fit(module, data)
+    assert [text.split(":")[0] for text in said] == ([] if has_bf16 else ["train.precision"])
+
+
 def test_sections_replace_those_of_the_config(config: RunConfig, encoders: Encoders) -> None:
     spec = Spec(**{name: getattr(config, name) for name in Spec.model_fields})
     module = MultiTaskModule(spec, encoders, tower=PLEConfig(), train=TrainConfig(lr=0.5))
