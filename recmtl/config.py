@@ -117,7 +117,7 @@ class TrainConfig(StrictModel):
     are the same up to rounding (compiled dropout draws other units)."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints. Default: a tenth of an epoch, or more where saving would take more
-    than a twentieth of the time."""
+    than a fortieth of the time."""
     devices: int | None = Field(default=None, ge=1)
     """Processes that train together, one a device: GPUs where there are any, else the CPU. Default:
     one, or as many as `torchrun` started. Batches and results are those of one process (dropout

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from recmtl.data.stamp import Stamp, stamp_of
 
-__all__ = ["arrow_types", "page_bytes", "read_forward", "release"]
+__all__ = ["arrow_types", "index_array", "page_bytes", "read_forward", "release"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
 _BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 19
@@ -98,7 +98,7 @@ class _Forward:
                 here = offsets + (low - self.at)
                 first, last = np.searchsorted(here, [begin, stop])
                 if first < last:
-                    wanted = pa.array(here[first:last], memory_pool=_POOL)
+                    wanted = index_array(here[first:last])
                     parts.append(pc.take(batch, wanted, memory_pool=_POOL))
             if stop < batch.num_rows:
                 self._left = batch.slice(stop)
@@ -108,7 +108,7 @@ class _Forward:
         elif parts:
             frame = pl.from_arrow(pa.Table.from_batches(parts).combine_chunks(_POOL))
         else:
-            frame = pl.from_arrow(self._file.schema_arrow.empty_table())
+            frame = pl.from_arrow(pa.Table.from_batches([], self._file.schema_arrow))
         assert isinstance(frame, pl.DataFrame)
         return frame.select(self.columns)
 
@@ -210,10 +210,16 @@ def _decoded_bytes(metadata: pq.FileMetaData, group: int, columns: Sequence[str]
     return float(max(sum(sizes), 1) / max(about.num_rows, 1))
 
 
+def index_array(index_N: NDArray[np.int64]) -> pa.Array:
+    """The numbers in Arrow; `pyarrow.array` would import pandas for it, which takes .2 s."""
+    index_N = np.ascontiguousarray(index_N, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(index_N), [None, pa.py_buffer(index_N)])
+
+
 @lru_cache(maxsize=2)
 def _footer(path: Path, stamp: Stamp) -> _Footer:
     metadata = pq.read_metadata(path)
     rows = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    empty = pl.from_arrow(metadata.schema.to_arrow_schema().empty_table())
+    empty = pl.from_arrow(pa.Table.from_batches([], metadata.schema.to_arrow_schema()))
     assert isinstance(empty, pl.DataFrame)
     return _Footer(metadata, tuple(accumulate(rows)), empty.schema)

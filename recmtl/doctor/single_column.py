@@ -150,7 +150,22 @@ def _codes(column: pl.Series) -> Ints:
         column = column.fill_nan(None)
     elif isinstance(column.dtype, pl.Boolean | pl.Null):
         column = column.cast(pl.Int8)
+    if column.dtype.is_integer() and column.dtype not in (pl.UInt64, pl.Int128, pl.UInt128):
+        low, high = column.min(), column.max()
+        if isinstance(low, int) and isinstance(high, int) and high - low < 8 * len(column):
+            return _codes_near(column.cast(pl.Int64), low, high - low + 1)
     return column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+
+
+def _codes_near(column: pl.Series, low: int, span: int) -> Ints:
+    """Codes of integers that lie close together, without sorting."""
+    offsets_N = (column - low).fill_null(span).to_numpy()
+    is_there = np.zeros(span + 1, np.int64)
+    is_there[offsets_N] = 1
+    codes = np.cumsum(is_there)
+    codes[span] = 0  # null
+    codes_N: Ints = codes[offsets_N]
+    return codes_N
 
 
 def _sums(codes: Ints, weights: Floats | None, num_codes: int) -> Floats:

@@ -22,7 +22,7 @@ from recmtl.training.signals import TrainingInterrupted
 __all__ = ["RunCheckpoints", "tidy"]
 
 _STEP = re.compile(r"step-\d{8,}")
-_SHARE = 0.05
+_SHARE = 0.025
 """Of the time, for checkpoints that nobody asked for."""
 _FIRST_SAVE_S = 0.5
 """What a checkpoint takes, until one was saved."""
@@ -57,7 +57,7 @@ class RunCheckpoints(Checkpoint):
             folder: where the checkpoints go, as `step-00001234`.
             monitor: what decides about the best; None without validation.
             every_n_steps: None for a tenth of an epoch, unless saving would then take more than a
-                twentieth of the time.
+                fortieth of the time.
             interrupted: asked after each batch; if it says yes, a checkpoint is written and
                 `TrainingInterrupted` raised.
             metrics: its position is kept, so that a restart goes on with the same lines.
