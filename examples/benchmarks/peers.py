@@ -33,15 +33,16 @@ from workload import write
 
 from recmtl.metrics import auc
 
-QUICK = ("ours", "torch-rechub")
+QUICK = ("ours", "ours, bf16", "torch-rechub")
 PREDICT = ("ours", "torch-rechub", "NextRec")
 FORWARD = ("ours", "ours, int8", "torch-rechub")
 STEPS = {"ours": 8}
 """Batches of one round; 3 for the others, which take longer."""
 FORWARDS = 12
-FIT_ROWS = 262_144
+FIT_ROWS = 524_288
 QUICK_ROWS = 131_072
-SEEDS = {"ours": 3, "torch-rechub": 3, "NextRec": 3, "DeepCTR-Torch": 1, "FuxiCTR": 1}
+SEEDS = {"ours": 3, "ours, bf16": 3, "torch-rechub": 3, "NextRec": 3}
+"""1 for the others."""
 
 Job = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -59,12 +60,12 @@ class Bench:
 
     def jobs(self) -> Iterator[Job]:
         """What is to be measured, most telling first."""
-        names = QUICK if self.args.quick else tuple(PEERS)
+        names = QUICK if self.args.quick else ("ours", "ours, bf16", *list(PEERS)[1:])
         rows = QUICK_ROWS if self.args.quick else FIT_ROWS
         yield "step/mmoe/4096/1", partial(self.in_turns, "stepper", "mmoe", 4096, 1, names)
         for seed in range(1 if self.args.quick else 3):
             for name in names:
-                if seed < SEEDS[name]:
+                if seed < SEEDS.get(name, 1):
                     yield (
                         f"fit/{rows}/4096/{name}/{seed}",
                         partial(self.fit, name, rows, 4096, seed),
@@ -75,16 +76,15 @@ class Bench:
         if self.args.quick:
             return
         towers = ("mmoe", "ple", "esmm", "shared_bottom")
-        for threads, batch, tower in itertools.product((1, 2), (4096, 1024), towers):
-            who = names if (tower, batch) == ("mmoe", 4096) else QUICK
-            job = partial(self.in_turns, "stepper", tower, batch, threads, who)
-            yield f"step/{tower}/{batch}/{threads}", job
+        for threads, tower in itertools.product((1, 2), towers):
+            for batch in (4096, 1024) if tower == "mmoe" else (4096,):
+                job = partial(self.in_turns, "stepper", tower, batch, threads, QUICK)
+                yield f"step/{tower}/{batch}/{threads}", job
         for tower in towers:
             job = partial(self.in_turns, "forwarder", tower, 4096, 1, FORWARD)
             yield f"forward/{tower}/4096/1", job
-        for more, batch in ((rows, 1024), (1 << 20, 4096)):
-            for name in QUICK:
-                yield f"fit/{more}/{batch}/{name}/0", partial(self.fit, name, more, batch, 0)
+        for name in QUICK:
+            yield f"fit/{1 << 20}/4096/{name}/0", partial(self.fit, name, 1 << 20, 4096, 0)
 
     def in_turns(
         self, kind: str, tower: str, batch: int, threads: int, names: tuple[str, ...]
@@ -95,14 +95,16 @@ class Bench:
         with ExitStack() as stack:
             turns = {}
             for name in names:
-                who, _, tables = name.partition(", ")
+                who, _, form = name.partition(", ")
                 contestant = stack.enter_context(self._start(who, threads))
                 more = {}
                 if kind == "forwarder" and who == "ours":
                     run = run or self._trained(contestant, tower)
-                    more = {"run": run, "tables": tables or "fp32"}
+                    more = {"run": run, "tables": form or "fp32"}
+                elif form == "bf16":
+                    more = {"bf16": "yes"}
                 contestant.ask("open", **request, **more)
-                count = FORWARDS if kind == "forwarder" else STEPS.get(name, 3)
+                count = FORWARDS if kind == "forwarder" else STEPS.get(who, 3)
                 turns[name] = _asking(contestant, count * 4096 // batch)
             timings = alternate(turns, rounds=self.args.rounds, seconds=self.args.seconds)
         return {"timings": {name: asdict(timing) for name, timing in timings.items()}}
@@ -111,6 +113,8 @@ class Bench:
         """What the time of a step goes to, by operator."""
         shares = {}
         for name in names:
+            if ", " in name:
+                continue
             with self._start(name, 1) as contestant:
                 contestant.ask(
                     "open", kind="stepper", tower=tower, train=self.train, batch_size=batch
@@ -120,8 +124,9 @@ class Bench:
 
     def fit(self, name: str, rows: int, batch: int, seed: int) -> dict[str, Any]:
         """One epoch from Parquet in a new process, and the AUC on the test rows."""
-        with self._start(name, 1) as contestant:
-            folder = self._empty(name, "fit")
+        who, _, form = name.partition(", ")
+        with self._start(who, 1) as contestant:
+            folder = self._empty(who, "fit")
             found = contestant.ask(
                 "fit",
                 tower="mmoe",
@@ -129,6 +134,7 @@ class Bench:
                 batch_size=batch,
                 seed=seed,
                 folder=str(folder),
+                **({"precision": "bf16-mixed"} if form == "bf16" else {}),
             )
             out = folder / "scores.parquet"
             contestant.ask("predict", test=self.test, batch_size=4096, out=str(out))
@@ -139,7 +145,7 @@ class Bench:
         }
 
     def predict(self, names: list[str]) -> dict[str, Any]:
-        """From Parquet to Parquet, in turns, with models of little training.
+        """A million rows from Parquet to Parquet, in turns, with models of little training.
 
         Ours sees more rows, because its tables have the ids that it has seen.
         NextRec is slow on a frame: it gets one of 8192 rows.
@@ -158,7 +164,10 @@ class Bench:
                     seed=0,
                     folder=str(folder),
                 )
-                turns[name] = _predicting(contestant, self.test, folder)
+                log = self._part(QUICK_ROWS) if self.args.quick else self.train
+                turns[name] = _predicting(contestant, log, folder)
+                if name == "ours":
+                    turns["ours, int8"] = _predicting(contestant, log, folder, tables="int8")
                 if name == "NextRec":
                     turns["NextRec, frame"] = _predicting(contestant, some, folder, frame=True)
             timings = alternate(turns, rounds=min(7, self.args.rounds), seconds=self.args.seconds)
@@ -215,10 +224,10 @@ def _asking(contestant: Contestant, batches: int) -> Callable[[int], dict[str, A
 
 
 def _predicting(
-    contestant: Contestant, test: str, folder: Path, **more: bool
+    contestant: Contestant, test: str, folder: Path, **more: bool | str
 ) -> Callable[[int], dict[str, Any]]:
     def predict(turn: int) -> dict[str, Any]:
-        out = str(folder / f"scores-{turn}-{len(more)}.parquet")
+        out = str(folder / f"scores-{turn}-{'-'.join(more)}.parquet")
         return contestant.ask("predict", test=test, batch_size=4096, out=out, **more)
 
     return predict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,6 +32,8 @@ NOTES = """
   gradients, and reads NPZ, which is written first.
 - NextRec clips the norm of all gradients, and keeps all predictions for the AUC of training.
 - Tables learn by row-wise Adagrad here and by Adam there.
+- `ours, bf16` is `train.precision: bf16-mixed`, `ours, int8` is `score --tables int8`; peers run in
+  float32.
 - A run of ours has costs that do not grow with rows, so that more rows make a row cheaper.
 - `NextRec, frame` predicts a pandas frame, as its guide does; `NextRec` a path, which it streams.
 - CPU time is that of all threads and child processes. With one thread, a row's CPU time depends
@@ -67,8 +70,8 @@ def page(known: Known) -> str:
         "CPU µs/row: median over seeds; ± is the standard deviation over them.\n",
         markdown(_FITS, _fits(known)),
         "\n## Scoring\n",
-        "Forward: batches in memory to probabilities. Predict: 131,072 rows from Parquet to "
-        "Parquet, ours from the run on disk.\n",
+        "Forward: batches in memory to probabilities. Predict: 1,048,576 rows from Parquet to "
+        "Parquet (`--quick`: 131,072), ours from the run on disk.\n",
         markdown(_TURNS, [*_turns(known, "forward"), *_turns(known, "predict")]),
         NOTES,
     ]
@@ -101,11 +104,12 @@ def _targets(known: Known) -> Iterator[list[object]]:
             yield _judged(what, least, aim, _ratio(known, key, "torch-rechub"))
     fits = _by_contestant(known)
     for rows in sorted({rows for rows, batch, _ in fits if batch == 4096}):
-        ours = fits.get((rows, 4096, "ours"), [])
-        for name, least, aim in (("torch-rechub", 6.0, 8.0), ("NextRec", 8.0, 12.0)):
-            theirs = fits.get((rows, 4096, name), [])
+        against = (("torch-rechub", 6.0, 8.0), ("NextRec", 8.0, 12.0))
+        for form, (name, least, aim) in itertools.product(("ours", "ours, bf16"), against):
+            ours, theirs = fits.get((rows, 4096, form), []), fits.get((rows, 4096, name), [])
             found = _median(theirs, "cpu_us") / _median(ours, "cpu_us") if ours and theirs else None
-            yield _judged(f"training from Parquet, {rows:,} rows, CPU: {name}", least, aim, found)
+            what = f"training from Parquet, {rows:,} rows, CPU{form.removeprefix('ours')}: {name}"
+            yield _judged(what, least, aim, found)
             for task in ("click", "CTCVR") if ours and theirs else ():
                 mine, other = _auc(ours, task), _auc(theirs, task)
                 gap = statistics.mean(mine) - statistics.mean(other)
@@ -116,9 +120,11 @@ def _targets(known: Known) -> Iterator[list[object]]:
             found = _ratio(known, f"forward/{tower}/4096/1", "torch-rechub", beside=form)
             what = f"forward, {tower}, 1 thread{form.removeprefix('ours')}: torch-rechub"
             yield _judged(what, least, None, found)
-    for name, least in (("torch-rechub", 4.0), ("NextRec", 20.0), ("NextRec, frame", 20.0)):
-        found = _ratio(known, "predict/mmoe/1", name)
-        yield _judged(f"Parquet to Parquet: {name}", least, None, found)
+    peers = (("torch-rechub", 4.0), ("NextRec", 20.0), ("NextRec, frame", 20.0))
+    for form, (name, least) in itertools.product(("ours", "ours, int8"), peers):
+        found = _ratio(known, "predict/mmoe/1", name, beside=form)
+        what = f"Parquet to Parquet{form.removeprefix('ours')}: {name}"
+        yield _judged(what, least, None, found)
 
 
 def _judged(what: str, least: float, aim: float | None, found: float | None) -> list[object]:
@@ -176,7 +182,7 @@ def _profile(known: Known) -> str:
     )
     floor = spent["ours"]["matrix products"]
     bound = Timing(**timings["torch-rechub"]).cpu / floor
-    trained = _by_contestant(known).get((262_144, 4096, "torch-rechub"))
+    trained = _by_contestant(known).get((524_288, 4096, "torch-rechub"))
     of_fit = f" and {_median(trained, 'cpu_us') / floor:.1f} times its training" if trained else ""
     return table + (
         f"\nMatrix products alone take {floor:.1f} µs/row here. A step of nothing else would be "

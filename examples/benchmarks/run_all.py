@@ -32,7 +32,7 @@ class Measurement(NamedTuple):
 
 
 def measurements(work: Path, *, quick: bool) -> Iterator[Measurement]:
-    """All of them, limits first."""
+    """All of them, the most telling first."""
     plain, sequences = str(work / "workload"), str(work / "workload_sequences")
     peers = ("--work", str(work / "peers"), "--envs", str(work / "peers" / "envs"))
     if quick:
@@ -48,21 +48,23 @@ def measurements(work: Path, *, quick: bool) -> Iterator[Measurement]:
         yield Measurement("start_quick", "start.py", (plain, "--rounds", "3"), has_json=False)
         yield Measurement("peers_quick", "peers.py", (plain, "--quick", *peers), has_json=False)
         return
-    for threads in ("1", "2"):
-        yield Measurement(f"limits_{threads}", "limits.py", (plain, "--threads", threads))
-        yield Measurement(f"step_{threads}", "step.py", (plain, "--threads", threads))
-        yield Measurement(f"train_{threads}", "train.py", (plain, "--threads", threads))
-    yield Measurement(
-        "step_sequences", "step.py", (sequences, "--threads", "1", "--batch", "4096", "--sequences")
-    )
-    yield Measurement(
-        "step_grow", "step.py", (plain, "--threads", "1", "--batch", "4096", "--grow")
-    )
-    yield Measurement("data", "data.py", (plain,))
-    yield Measurement("score", "score.py", (plain,))
-    yield Measurement("many_tasks", "many_tasks.py", ("--threads", "1"))
+    one, two, few = ("--threads", "1"), ("--threads", "2"), ("--rounds", "2")
+    yield Measurement("step_1", "step.py", (plain, *one, "--rounds", "7"))
+    yield Measurement("train_1", "train.py", (plain, *one, *few))
+    bf16 = ("--precision", "bf16-mixed", "--towers", "mmoe", "ple")
+    yield Measurement("train_bf16", "train.py", (plain, *one, *few, *bf16))
+    yield Measurement("peers", "peers.py", (plain, *peers, "--seconds", "40"), has_json=False)
+    yield Measurement("score", "score.py", (plain, "--seconds", "40"))
+    yield Measurement("step_2", "step.py", (plain, *two, "--batch", "4096", "--rounds", "9"))
+    yield Measurement("train_2", "train.py", (plain, *two, *few))
+    yield Measurement("data", "data.py", (plain, "--rounds", "5"))
     yield Measurement("start", "start.py", (plain,), has_json=False)
-    yield Measurement("peers", "peers.py", (plain, *peers), has_json=False)
+    yield Measurement("many_tasks", "many_tasks.py", one)
+    step = ("--batch", "4096", "--rounds", "7")
+    yield Measurement("step_grow", "step.py", (plain, *one, *step, "--grow"))
+    yield Measurement("step_sequences", "step.py", (sequences, *one, *step, "--sequences"))
+    yield Measurement("limits_1", "limits.py", (plain, *one))
+    yield Measurement("limits_2", "limits.py", (plain, *two))
 
 
 def main() -> None:

@@ -43,12 +43,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1 << 20, help="of the log, if it is not there")
+    parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
     parser.add_argument("--sequences", action="store_true")
     parser.add_argument("--learning", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     write(args.folder, args.rows, sequences=args.sequences)
-    about = f"{provenance()}, {args.threads} threads"
+    about = f"{provenance()}, {args.threads} threads, {args.precision}"
     sys.stdout.write(f"{about}\n\n")
     timings, found = learning(args) if args.learning else speed(args)
     if args.out:
@@ -122,6 +123,7 @@ def run(
         "rate": rate,
         "sequences": args.sequences,
         "threads": args.threads,
+        "precision": args.precision,
     }
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -152,7 +154,8 @@ def bare_steps(job: dict[str, Any]) -> dict[str, Any]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # it is public
     folder = Path(job["folder"])
     config, encoders, batches = prepared(folder, job["tower"], 4096, sequences=job["sequences"])
-    steps = in_turn(Ours(config, encoders), batches)
+    bf16 = job["precision"] == "bf16-mixed"
+    steps = in_turn(Ours(config, encoders, bf16=bf16), batches)
     steps()
     rows, wall, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < BARE_SECONDS:
@@ -172,7 +175,7 @@ def training(job: dict[str, Any], begun: float) -> dict[str, Any]:
     text = spec(job["tower"], sequences=job["sequences"])
     path = folder / f"train_{job['tower']}.yaml"
     path.write_text(text.replace(", valid: test.parquet", ""), encoding="utf-8")
-    overrides = [f"train.seed={job['seed']}"]
+    overrides = [f"train.seed={job['seed']}", f"train.precision={job['precision']}"]
     if job["rate"] is not None:
         overrides.append(f"train.embedding.lr={job['rate']}")
     with tempfile.TemporaryDirectory() as out:

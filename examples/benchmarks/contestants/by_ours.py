@@ -24,12 +24,12 @@ from recmtl.scoring import BatchScorer
 __all__ = ["fit", "forwarder", "predict", "stepper"]
 
 
-def stepper(tower: str, train: str, batch_size: int) -> Callable[[int], int]:
+def stepper(tower: str, train: str, batch_size: int, bf16: str = "") -> Callable[[int], int]:
     """The module's own step."""
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # it is public
     config, encoders, batches = prepared(Path(train).parent, tower, batch_size, sequences=False)
-    step = Ours(config, encoders)
+    step = Ours(config, encoders, bf16=bool(bf16))
 
     def steps(some: list[Batch]) -> None:
         for batch in some:
@@ -55,7 +55,13 @@ def forwarder(
 
 
 def fit(
-    tower: str, train: str, batch_size: int, seed: int, folder: str, ids: str = "vocab: {{}}"
+    tower: str,
+    train: str,
+    batch_size: int,
+    seed: int,
+    folder: str,
+    ids: str = "vocab: {{}}",
+    precision: str = "32-true",
 ) -> tuple[str, int]:
     """One epoch from Parquet: a whole run."""
     text = spec(tower, ids=ids, batch_size=batch_size).replace(
@@ -68,15 +74,15 @@ def fit(
         path,
         data=Path(train).parent,
         out=run,
-        overrides=[f"train.seed={seed}"],
+        overrides=[f"train.seed={seed}", f"train.precision={precision}"],
         overwrite=True,
     )
     return run, _rows(train)
 
 
-def predict(run: str, test: str, batch_size: int, out: str) -> int:
+def predict(run: str, test: str, batch_size: int, out: str, tables: str = "fp32") -> int:
     """Scores of a log, from the run on disk."""
-    recmtl.score(run, test, out)
+    recmtl.score(run, test, out, tables=tables)  # type: ignore[arg-type]  # it checks the word
     return _rows(test)
 
 
