@@ -69,7 +69,7 @@ class Scratch:
         """Memory of this shape with anything in it."""
         size = math.prod(shape)
         if name not in self._kept or len(self._kept[name]) < size:
-            self._kept[name] = torch.empty(size, dtype=self._dtype)
+            self._kept[name] = torch.empty(size, dtype=self._dtype, device="cpu")
         return self._kept[name][:size].view(shape)
 
 

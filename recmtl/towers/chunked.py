@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from recmtl.towers.chunk import Plan, Scratch, backward, forward, inputs
 from recmtl.towers.gating import num_gates, weights
 
-__all__ = ["can_run", "plain", "run"]
+__all__ = ["can_run", "is_watched", "plain", "run"]
 
 _CHUNK_FLOATS = 1 << 20
-"""Activations of the widest layer that one thread works on at a time: 4 MiB of float32."""
+"""Activations of the widest layer that one thread works on at a time: about 4 MiB of float32."""
+_PLAIN = (Tensor, nn.Parameter)
 _LEAST_ROWS = 128
 """Matrix products of fewer rows are slow."""
 
@@ -32,21 +34,39 @@ def can_run(x: Tensor, weight: Tensor, columns: int) -> bool:
     """Whether it pays and can be done.
 
     It pays where the first layer's columns would fill the cache. It cannot be done where somebody
-    watches the single operations: tracing, compiling, function transforms.
+    watches the single operations: tracing, compiling, function transforms, forward-mode gradients.
 
     Args:
         x: the input.
         weight: any of the weights.
-        columns: columns of the first layer.
+        columns: columns of the first layer that experts have.
     """
     return (
-        type(x) in (Tensor, nn.Parameter)
+        type(x) in _PLAIN
+        and type(weight) in _PLAIN
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
         and x.device.type == weight.device.type == "cpu"
         and _is_supported(x.dtype, weight.dtype)
         and x.shape[0] * columns >= _CHUNK_FLOATS
+    )
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether somebody waits for calls of these modules or their parts: a hook, another forward.
+
+    The hand-written form reads their weights and calls none of them.
+    """
+    return torch.nn.modules.module._has_any_global_hook() or any(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        or "forward" in part.__dict__
+        for module in modules
+        for part in module.modules()
     )
 
 
@@ -61,9 +81,10 @@ def run(plan: Plan, x: Tensor, first: list[Tensor], later: list[Tensor]) -> Tens
     """
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
     with torch.autocast("cpu", enabled=False):
-        if not torch.is_grad_enabled():
-            return _evaluate(plan, x, _cast((*first, *later), dtype), keeps=False)[0]
-        result: Tensor = _Chunked.apply(plan, dtype, x, *first, *later)  # type: ignore[no-untyped-call]
+        tensors = (*first, *later)
+        if not (torch.is_grad_enabled() and any(one.requires_grad for one in (x, *tensors))):
+            return _evaluate(plan, x, _cast(tensors, dtype), _chunks(plan, x), keeps=False)[0]
+        result: Tensor = _Chunked.apply(plan, dtype, x, *tensors)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -93,17 +114,20 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, dtype: torch.dtype, x: Tensor, *tensors: Tensor) -> Tensor:
-        cast = _cast(tensors, dtype)
-        out, kept = _evaluate(plan, x, cast, keeps=True)
-        ctx.plan, ctx.num_tensors = plan, len(tensors)
-        ctx.save_for_backward(x, out if plan.is_result_needed else None, *tensors, *cast, *kept)
+        cast, chunks = _cast(tensors, dtype), _chunks(plan, x)
+        out, kept = _evaluate(plan, x, cast, chunks, keeps=True)
+        ctx.plan, ctx.chunks, ctx.num_tensors = plan, chunks, len(tensors)
+        ctx.is_cast = any(one is not other for one, other in zip(cast, tensors, strict=True))
+        saved = (*tensors, *cast) if ctx.is_cast else tensors
+        ctx.save_for_backward(x, out if plan.is_result_needed else None, *saved, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        plan, count = ctx.plan, ctx.num_tensors
+        plan, chunks, count = ctx.plan, ctx.chunks, ctx.num_tensors
         x, out, *saved = ctx.saved_tensors
-        tensors, cast, kept = saved[:count], saved[count : 2 * count], saved[2 * count :]
+        tensors, start_of_cast = saved[:count], count if ctx.is_cast else 0
+        cast, kept = saved[start_of_cast:][:count], saved[start_of_cast + count :]
         is_needed = ctx.needs_input_grad[2:]
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled():
@@ -116,7 +140,6 @@ class _Chunked(torch.autograd.Function):
             if is_needed[0]:
                 make = x.new_empty if _reads_all(plan, x) else x.new_zeros
                 grad_x = make(x.shape)
-            chunks = _chunks(x.shape[0], plan.columns)
             scratch = Scratch(cast[0].dtype)
             per_chunk = len(kept) // len(chunks)
             for i, (start, stop) in enumerate(chunks):
@@ -150,14 +173,18 @@ def _cast(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]
 
 
 def _evaluate(
-    plan: Plan, x: Tensor, tensors: tuple[Tensor, ...], *, keeps: bool
+    plan: Plan,
+    x: Tensor,
+    tensors: tuple[Tensor, ...],
+    chunks: list[tuple[int, int]],
+    *,
+    keeps: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """The result and, if they are to be kept, every chunk's activations one after another."""
-    num_rows = x.shape[0]
     last_dim = tensors[-1].shape[1] if len(tensors) > 2 * len(plan.blocks) else plan.width
     num_out = plan.num_experts if plan.gates is None else num_gates(plan.gates)
-    out, kept = tensors[0].new_empty(num_rows, num_out, last_dim), list[Tensor]()
-    for start, stop in _chunks(num_rows, plan.columns):
+    out, kept = tensors[0].new_empty(len(x), num_out, last_dim), list[Tensor]()
+    for start, stop in chunks:
         activations = forward(plan, x[start:stop], tensors, out[start:stop])
         if keeps:
             kept += activations
@@ -180,8 +207,9 @@ def _twice(
     return None, None, *(next(found) if is_one else None for is_one in is_needed)
 
 
-def _chunks(rows: int, columns: int) -> list[tuple[int, int]]:
+def _chunks(plan: Plan, x: Tensor) -> list[tuple[int, int]]:
     """Starts and ends of chunks of about equal size."""
-    most = max(_LEAST_ROWS, _CHUNK_FLOATS * torch.get_num_threads() // columns)
+    rows, most = len(x), _CHUNK_FLOATS * torch.get_num_threads() // plan.columns
+    most = max(_LEAST_ROWS, most)
     size = -(-rows // max(1, round(rows / most)))
     return [(start, min(start + size, rows)) for start in range(0, max(1, rows), max(1, size))]

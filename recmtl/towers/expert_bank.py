@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recmtl.towers.chunk import Block, Plan
-from recmtl.towers.chunked import can_run, run
+from recmtl.towers.chunked import can_run, is_watched, run
 from recmtl.towers.gating import Gates
 
 __all__ = ["ExpertBank", "ExpertRef", "by_task", "uniform_"]
@@ -141,7 +141,12 @@ class ExpertBank(nn.Module):
     def can_chunk(self, x: Tensor) -> bool:
         """Whether `chunked` computes the same here and now, and faster."""
         drops = self.training and not isinstance(self.dropout, nn.Identity)
-        return not drops and can_run(x, next(self.parameters()), self.num_experts * self.widths[0])
+        return (
+            not drops
+            and can_run(x, next(self.parameters()), self.num_experts * self.widths[0])
+            and all(type(layer) is _ExpertLayer for layer in self.layers)
+            and not is_watched(self)
+        )
 
     def chunked(
         self,

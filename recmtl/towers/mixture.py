@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from recmtl.towers.chunked import is_watched
 from recmtl.towers.expert_bank import ExpertBank
 from recmtl.towers.layers import GateBank
 
@@ -22,7 +23,7 @@ def mixture(experts: ExpertBank, gates: GateBank, x: Tensor) -> Tensor:
         x: ``(B, D)`` or ``(B, G, D)``.
     """
     are_known = type(experts) is ExpertBank and type(gates) is GateBank
-    if are_known and gates.is_linear and experts.can_chunk(x):
+    if are_known and gates.is_linear and experts.can_chunk(x) and not is_watched(gates):
         return experts.chunked(x, gates.columns(), gates.sizes)
     gate_BGE: Tensor = gates(x)
     expert_BEH: Tensor = experts(x)

@@ -10,6 +10,7 @@ import pytest
 from torch.testing import assert_close
 
 from recmtl.checkpoint import load_full
+from recmtl.towers import chunked
 from tests.distributed.conftest import chosen
 from tests.distributed.log import PLANS, TABLES, TOWERS
 from tests.distributed.pool import Pool
@@ -56,6 +57,13 @@ def test_so_they_are_with_other_options_pitfall_T20(options: tuple[str, ...], tr
         assert alone.keys() == together.keys()
         for key, expected in alone.items():
             assert_close(together[key], expected, rtol=1e-4, atol=1e-6, msg=lambda t, k=key: k + t)
+
+
+def test_so_they_are_where_experts_run_by_hand(train: Train) -> None:
+    wide = "tower={kind: mmoe, num_experts: 8, expert_widths: [4096, 4], head_widths: [2]}"
+    assert chunked._CHUNK_FLOATS <= 32 * 8 * 4096  # rows of a process, experts, width
+    options = (wide, "train.optimizer=sgd", "train.lr=0.01")
+    require_equal(train(1, "mmoe", "mixed", *options), train(2, "mmoe", "mixed", *options))
 
 
 def require_equal(one: dict[str, Any], several: dict[str, Any]) -> None:

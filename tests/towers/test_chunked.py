@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from recmtl.testing import assert_tower_ok
@@ -192,6 +193,84 @@ def test_steps_aside_where_operations_are_watched(monkeypatch: pytest.MonkeyPatc
     with torch.autocast("cpu", torch.float16):
         assert not is_by_hand(tower, x_BD)
     assert tower.bfloat16()(x_BD.bfloat16()).dtype is torch.bfloat16
+
+
+def test_steps_aside_for_hooks_and_other_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_BD, seen = torch.randn(5, 3), list[str]()
+    cut(monkeypatch, 2)
+    parts = ("gates", "experts", "experts.layers.0", "heads.hidden")
+    config = MMoEConfig(num_experts=3, expert_widths=(4,), head_widths=(2,))
+    for name in parts:
+        tower = build_tower(config, in_dim=3, tasks=TASKS)
+        expected_BO = tower(x_BD)
+        tower.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.append(name))
+        assert_close(tower(x_BD), expected_BO)
+        assert seen.pop() == name
+    tower = build_tower(config, in_dim=3, tasks=TASKS)
+    bank = tower.experts
+    bank.forward = lambda x: torch.zeros(len(x), 3, 4)
+    assert_close(tower(x_BD), tower(-x_BD))
+    del bank.forward
+    nn.utils.prune.l1_unstructured(bank.layers[0], "shared_weight", 0.5)
+    for _ in range(2):
+        tower(x_BD).sum().backward()
+
+
+def test_threads_may_change_between_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = randomise(build_tower(CONFIGS[0], in_dim=5, tasks=TASKS))
+    x_BD = rows(40, 5)
+    expected = values_and_gradients(tower, x_BD)
+    cut(monkeypatch, 1)
+    monkeypatch.setattr(chunked, "_CHUNK_FLOATS", 8 * 17)
+    before = torch.get_num_threads()
+    x_BD.requires_grad_()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(chunked, "can_run", lambda *_: True)
+        out = tower(x_BD)
+        torch.set_num_threads(1)
+        weight = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape)
+        loss = (out * weight).sum()
+        inputs = [x_BD, *tower.parameters()]
+        first = torch.autograd.grad(loss, inputs, retain_graph=True)
+        second = torch.autograd.grad(loss, inputs)
+    finally:
+        torch.set_num_threads(before)
+    assert_close(list(first), expected[1:], rtol=1e-12, atol=1e-12)
+    assert_close(second, first, rtol=0, atol=0)
+
+
+def test_steps_aside_for_forward_mode_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = randomise(build_tower(SMALL, in_dim=3, tasks=TASKS[:2]))
+    x_BD, along_BD = rows(5, 3), rows(5, 3, seed=2)
+    exact = torch.func.jvp(tower, (x_BD,), (along_BD,))[1]
+    cut(monkeypatch, 2)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(tower(forward_ad.make_dual(x_BD, along_BD))).tangent
+    assert_close(found, exact)
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4]], ids=repr)
+def test_bf16_without_gradients_frozen_and_twice(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = randomise(build_tower(config, in_dim=24, tasks=TASKS)).float()
+    x_BD = rows(50, 24).float()
+    cut(monkeypatch, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected_BO = tower(x_BD)
+        with torch.no_grad():
+            assert_close(tower(x_BD), expected_BO, rtol=0, atol=0)
+        free = [weight for weight in tower.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(expected_BO.float().sum(), free)
+        free[0].requires_grad_(False)
+        rest = torch.autograd.grad(tower(x_BD).float().sum(), free[1:])
+        assert_close(rest, gradients[1:], rtol=0, atol=0)
+        x_BD.requires_grad_()
+        (slope_BD,) = torch.autograd.grad(tower(x_BD).sum(), x_BD, create_graph=True)
+        slope_BD.square().sum().backward()
+    assert x_BD.grad is not None
+    assert x_BD.grad.isfinite().all()
 
 
 def test_is_for_many_activations_and_without_dropout() -> None:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from recmtl.checkpoint import read_index
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders
+from recmtl.towers import chunked
 from recmtl.training import TrainResult, fit
 from tests.training.tools import At, crash, last_tensors
 
@@ -83,6 +84,26 @@ def test_interrupted_and_continued_equals_uninterrupted_pitfall_T40(
     fit(config, encoders, data_dir=log_dir, folder=tmp_path, progress=listen)
     assert listen.titles[0] == f"epoch {1 + step // 10} of 2, from step {step} on"
     assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_so_it_does_where_experts_run_by_hand(
+    precision: str,
+    config: RunConfig,
+    encoders: Encoders,
+    log_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chunked, "_CHUNK_FLOATS", 0)
+    train = config.train.model_copy(update={"precision": precision})
+    config = config.model_copy(update={"train": train})
+    fit(config, encoders, data_dir=log_dir, folder=tmp_path / "whole")
+    stop = At(lambda: signal.raise_signal(signal.SIGTERM), step=4)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 4"):
+        fit(config, encoders, data_dir=log_dir, folder=tmp_path / "cut", progress=stop)
+    fit(config, encoders, data_dir=log_dir, folder=tmp_path / "cut")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("where", [{"step": 10}, {"batch": 7}])
