@@ -31,7 +31,8 @@ __all__ = ["command"]
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="How embedding rows are kept; int8 is smallest and fastest, and rounds scores.",
+    help="How embedding rows are kept; int8 is smallest and fastest, and rounds scores (how"
+    " depends on the CPU).",
 )
 @json_option
 @debug_option

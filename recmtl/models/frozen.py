@@ -20,10 +20,14 @@ from recmtl.towers.layers import GateBank, HeadBank
 __all__ = ["FrozenTower", "freeze"]
 
 
-def freeze(tower: nn.Module) -> FrozenTower | None:
+def freeze(tower: nn.Module, *, in_bf16: bool = False) -> FrozenTower | None:
     """The tower in a form for inference alone; None where its kind has none.
 
     Changes of the tower after this are not seen.
+
+    Args:
+        tower: any tower.
+        in_bf16: whether experts are multiplied as bfloat16 after the first layers.
 
     Example:
         >>> from recmtl.towers import SharedBottomConfig
@@ -36,7 +40,7 @@ def freeze(tower: nn.Module) -> FrozenTower | None:
     with torch.no_grad():
         if type(tower) in (SharedBottom, ESMM, MMoE, CGC, PLE):
             assert isinstance(tower, Tower)
-            return FrozenTower(tower)
+            return FrozenTower(tower, in_bf16=in_bf16)
         return None
 
 
@@ -48,7 +52,7 @@ class FrozenTower:
         bias_W: their biases; -inf where a gate does not read an expert.
     """
 
-    def __init__(self, tower: Tower) -> None:
+    def __init__(self, tower: Tower, *, in_bf16: bool = False) -> None:
         """Take the weights of a tower over."""
         pairs: list[tuple[ExpertBank, GateBank | None]] = []
         if isinstance(tower, PLE | CGC):
@@ -58,10 +62,10 @@ class FrozenTower:
             pairs = [(tower.experts, tower.gates)]
         elif isinstance(tower, SharedBottom):
             pairs = [(tower.experts, None)]
-        self.levels = [_Level(experts, gates) for experts, gates in pairs]
+        self.levels = [_Level(experts, gates, in_bf16=in_bf16) for experts, gates in pairs]
         self.heads = _Heads(tower.heads)
         first = self.levels[0].first() if pairs else self.heads.first()
-        self.weight_DW, self.bias_W = first[0].contiguous(), first[1].contiguous()
+        self.weight_DW, self.bias_W = first[0].contiguous().clone(), first[1].clone()
 
     def __call__(self, wide_BW: Tensor) -> Tensor:
         """Logits ``(B, sum of N)`` from the first layers' outputs, which are overwritten."""
@@ -76,14 +80,19 @@ class FrozenTower:
 class _Mlps:
     """An `ExpertBank`: equal MLPs side by side."""
 
-    def __init__(self, bank: ExpertBank) -> None:
-        self.count = bank.num_experts
+    def __init__(self, bank: ExpertBank, *, in_bf16: bool = False) -> None:
+        self.count, dtype = bank.num_experts, next(bank.parameters()).dtype
+        self.dtype, self.products = dtype, torch.bfloat16 if in_bf16 else dtype
         self.weights: list[Tensor] = []
         self.biases: list[Tensor] = []
         for layer in bank.layers:
             weight_EIO, bias_EO = layer()
-            self.weights.append(weight_EIO.detach())
-            self.biases.append(bias_EO.detach().unsqueeze(1))
+            self.weights.append(weight_EIO.detach().clone())
+            self.biases.append(bias_EO.detach().clone().unsqueeze(1))
+        self.later = [
+            (weight.to(self.products), bias.to(self.products))
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
         self.blocks: list[tuple[int, slice, Tensor]] = []
         """Group, columns and weight ``(I, ...)`` of neighbours that read the same input."""
         sizes = [bank.num_task_experts] * bank.num_tasks + [bank.num_shared_experts]
@@ -92,7 +101,8 @@ class _Mlps:
         for g, size in enumerate(sizes):
             columns = slice(start * depth, (start + size) * depth)
             if size:
-                self.blocks.append((g, columns, weight_IW[:, columns].contiguous()))
+                block_IW = weight_IW[:, columns].to(self.products).contiguous()
+                self.blocks.append((g, columns, block_IW))
             start += size
         self.is_even = [g for g, _, _ in self.blocks] == [*range(self.count)]
 
@@ -113,15 +123,17 @@ class _Mlps:
         """Outputs ``(E, B, O)``; each MLP reads the input of its group."""
         if self.is_even:
             return self._rest(x_GBI[: self.count], 0)
-        wide_BW = self.biases[0].flatten().expand(x_GBI.shape[1], -1).contiguous()
+        x_GBI = x_GBI.to(self.products)
+        wide_BW = self.later[0][1].flatten().repeat(x_GBI.shape[1], 1)
         for g, columns, weight_IO in self.blocks:
             wide_BW[:, columns].addmm_(x_GBI[g], weight_IO)
         return self.after(wide_BW)
 
     def _rest(self, x_EBI: Tensor, start: int) -> Tensor:
-        for weight_EIO, bias_E1O in zip(self.weights[start:], self.biases[start:], strict=True):
+        x_EBI = x_EBI.to(self.products)
+        for weight_EIO, bias_E1O in self.later[start:]:
             x_EBI = torch.baddbmm(bias_E1O, x_EBI, weight_EIO).relu_()
-        return x_EBI
+        return x_EBI.to(self.dtype)
 
 
 class _Gates:
@@ -178,8 +190,8 @@ def _softmax(logits_GEB: Tensor) -> Tensor:
 class _Level:
     """Experts and the gates that mix them; without gates the one expert is the mixture."""
 
-    def __init__(self, experts: ExpertBank, gates: GateBank | None) -> None:
-        self.experts = _Mlps(experts)
+    def __init__(self, experts: ExpertBank, gates: GateBank | None, *, in_bf16: bool) -> None:
+        self.experts = _Mlps(experts, in_bf16=in_bf16)
         self.gates = None if gates is None else _Gates(gates)
 
     def first(self) -> tuple[Tensor, Tensor]:
@@ -211,7 +223,8 @@ class _Heads:
         self.unpadded = bank.last.unpadded
         weight_TIN, bias_TN = bank.last.stacked()
         assert bias_TN is not None
-        self.weight_TIN, self.bias_T1N = weight_TIN.detach(), bias_TN.detach().unsqueeze(1)
+        self.weight_TIN = weight_TIN.detach().clone()
+        self.bias_T1N = bias_TN.detach().clone().unsqueeze(1)
 
     def first(self) -> tuple[Tensor, Tensor]:
         """The first layers of heads that read the tower's input."""

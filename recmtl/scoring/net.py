@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from recmtl._cpu import multiplies_bf16
 from recmtl.batch import Batch
 from recmtl.embeddings import PlainLookup
 from recmtl.embeddings.pooling import bag_of
@@ -29,6 +30,8 @@ FOLD_BYTES = 16 * 2**20
 """Folded tables stay in the caches."""
 _BLOCK_ROWS = 1 << 16
 _KEPT_BYTES = 31 * 2**20
+_LEAST_STEP = 1e-30
+"""Of bytes: a column of zeros has no largest value, and its inverse must be a number."""
 _LEAST_FOLDED_DIM = 8
 """A narrower vector costs less to multiply than its product costs to read."""
 
@@ -38,7 +41,8 @@ class ScoringNet:
 
     Fields of small tables are folded: their tables are multiplied with the first layers' weights
     once, and a row adds up rows of those products. All other fields are gathered side by side,
-    straight into what is multiplied. With int8 tables they are multiplied as bytes too. Towers that
+    straight into what is multiplied. With int8 tables they are multiplied as bytes too, and
+    experts' later layers as bfloat16 where the CPU has instructions for that. Towers that
     take more than one vector a row, or that have no such form, run as they are.
 
     Attributes:
@@ -55,7 +59,8 @@ class ScoringNet:
         _keep_blocks()
         self.net = net
         self.lookup = net.lookup
-        frozen = None if net.inputs.requires else freeze(net.tower)
+        in_bf16 = net.lookup.precision == "int8" and multiplies_bf16()
+        frozen = None if net.inputs.requires else freeze(net.tower, in_bf16=in_bf16)
         self.first = None if frozen is None else FirstLayers(self.lookup, frozen, fold_bytes)
         self.rows = MOST_ROWS
         while frozen and self.rows > _LEAST_ROWS and self.rows * len(frozen.bias_W) > _PASS_FLOATS:
@@ -107,7 +112,7 @@ class FirstLayers:
 
     def __call__(self, batch: Batch) -> Tensor:
         if not len(self.folded_F):
-            wide_BW = self.tower.bias_W.expand(len(batch), -1).contiguous()
+            wide_BW = self.tower.bias_W.repeat(len(batch), 1)
         else:
             rows_BF = (batch.ids_FB[self.folded_F] + self.first_F1).T
             wide_BW = nnf.embedding_bag(rows_BF, self.folded_VW, mode="sum")
@@ -151,10 +156,10 @@ class _Bytes:
     """
 
     def __init__(self, weight_QW: Tensor, most_Q: Tensor) -> None:
-        step_Q = most_Q.clamp(min=torch.finfo(torch.float32).tiny) / 127
+        step_Q = most_Q.clamp(min=_LEAST_STEP) / 127
         self.per_step_Q = 1 / step_Q
         scaled_QW = weight_QW * step_Q.unsqueeze(1)
-        self.scale_W = scaled_QW.abs().amax(0).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        self.scale_W = scaled_QW.abs().amax(0).clamp(min=_LEAST_STEP) / 127
         self.weight_QW = (scaled_QW / self.scale_W).round().to(torch.int8)
 
     def add_to(self, wide_BW: Tensor, x_BQ: Tensor) -> None:

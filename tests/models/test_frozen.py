@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from recmtl.models.frozen import freeze
+from recmtl.models.frozen import FrozenTower, freeze
 from recmtl.towers import (
     CGCConfig,
     ESMMConfig,
@@ -62,6 +62,26 @@ def test_logits_are_those_of_the_tower(num_tasks: int) -> None:
             assert frozen is not None
             found = frozen(torch.addmm(frozen.bias_W, x_BD, frozen.weight_DW))
             assert_close(found, tower(x_BD), rtol=1e-10, atol=1e-10, msg=f"{config}")
+
+
+def test_a_frozen_tower_shares_nothing_with_the_tower() -> None:
+    for config in CONFIGS:
+        tower = build_tower(config, in_dim=6, tasks=TASKS).eval()
+        frozen, x_1D = freeze(tower), torch.randn(1, 6)
+        assert frozen is not None
+        before = {name: weight.clone() for name, weight in tower.state_dict().items()}
+
+        def logits(frozen: FrozenTower, x_1D: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return frozen(torch.addmm(frozen.bias_W, x_1D, frozen.weight_DW))
+
+        expected = logits(frozen, x_1D)
+        assert_close(logits(frozen, x_1D), expected, rtol=0, atol=0)
+        assert_close(tower.state_dict(), before, rtol=0, atol=0)
+        with torch.no_grad():
+            for weight in tower.parameters():
+                weight += 1
+        assert_close(logits(frozen, x_1D), expected, rtol=0, atol=0)
 
 
 def test_a_tower_of_another_kind_has_no_frozen_form() -> None:

@@ -75,3 +75,29 @@ def test_a_row_scores_the_same_in_any_company() -> None:
     rows: list[dict[str, Any]] = random_rows(64, seed=7)
     together = net(to_batch(rows))
     assert torch.equal(net(to_batch(rows[::-1])), together.flip(0))
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.kind)
+def test_one_row_again_and_again(tower: TowerConfig) -> None:
+    net, batch = net_of(tower), to_batch(random_rows(1, seed=8))
+    before = {name: weight.clone() for name, weight in net.state_dict().items()}
+    with torch.no_grad():
+        expected = net(batch)
+    scorer = ScoringNet(net, fold_bytes=0)
+    for _ in range(3):
+        assert_close(scorer(batch), expected, rtol=1e-5, atol=2e-6)
+    assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_tables_of_zeros_are_bytes_too() -> None:
+    net = net_of(TOWERS[0], "int8")
+    zero = PlainLookup(
+        world_layout(),
+        {name: torch.zeros(ROWS[name], DIMS[name]) for name in ROWS},
+        precision="int8",
+    )
+    net.lookup = zero
+    batch = to_batch(random_rows(40, seed=9))
+    with torch.no_grad():
+        expected = net(batch)
+    assert_close(ScoringNet(net, fold_bytes=0)(batch), expected, rtol=0.02, atol=0.02)
