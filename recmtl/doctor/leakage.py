@@ -62,7 +62,7 @@ def sampled_columns(spec: Spec) -> list[str]:
 
 
 class LogSample:
-    """What `read_sample` reads, some columns at a time: 131,072 rows, fewer in a small budget.
+    """What `read_sample` reads, some columns at a time: fewer rows in a small budget.
 
     Args:
         log: the rows.
@@ -99,7 +99,7 @@ class LogSample:
 
 
 def read_sample(log: Log, columns: list[str], most_rows: int = SAMPLE_ROWS) -> pl.DataFrame:
-    """Up to 131,072 rows in evenly spaced stretches of a log."""
+    """About 131,072 rows in evenly spaced stretches of a log, or all of a smaller one."""
     if log.num_rows <= most_rows:
         return log.read(columns, 0, log.num_rows)
     rows = most_rows // _CHUNKS

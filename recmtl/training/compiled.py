@@ -6,6 +6,7 @@ function in place, so names and checkpoints do not change, and validation and sc
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -127,6 +128,13 @@ class _Fast:
         self._notify = notify
         self._fast: Callable[..., Any] | None = None
         self._made_for: list[object] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Fast:
+        """The same of the copied tower; what is fast belongs to the weights of this one."""
+        plain, tower, parameters = copy.deepcopy(
+            (self.plain, self._tower, list(self._parameters)), memo
+        )
+        return _Fast(plain, tower, parameters, self._kind, self._notify)
 
     def __call__(self, *tensors: Tensor) -> Any:
         if not (self._tower.training and torch.is_grad_enabled()):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -171,3 +173,14 @@ def test_row_groups_that_do_not_fit_are_named(tmp_path: Path) -> None:
         log.require_room(wide.columns, 20 << 20)
     log.require_room(wide.columns[:9], 20 << 20)
     log.require_room(wide.columns, 32 << 20)
+
+
+def test_reading_does_not_import_pandas(log: Log) -> None:
+    """Which pyarrow does for many a convenience: .2 s."""
+    script = (
+        "import sys; from recmtl.data import open_log; log = open_log(sys.argv[1]); "
+        "log.read(['row', 'name'], 3, 900); log.take(['row'], __import__('numpy').array([1, 700]));"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    folder = log.files[0].parent
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)

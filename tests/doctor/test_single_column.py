@@ -114,15 +114,15 @@ def test_odd_columns_have_an_auc(column: pl.Series) -> None:
     assert all(0.0 <= value <= 1.0 for value in found)
 
 
-@pytest.mark.parametrize("dtype", [pl.Int8, pl.Int64, pl.UInt8, pl.UInt64])
+@pytest.mark.parametrize("dtype", [pl.Int16, pl.Int64, pl.UInt16, pl.UInt64])
 @pytest.mark.parametrize("step", [1, 14])
 def test_values_are_numbered_in_their_order(dtype: Any, step: int) -> None:
-    """Of integers that lie close together (8 or more a row) without sorting."""
+    """Of integers that lie close together (a span below 8 for each row) without sorting."""
     keys = np.random.default_rng(0).integers(0, 9, 20)
     lowest = 4 * step if dtype.is_signed_integer() else 0
     values = [None if k == 5 else int(k) * step - lowest for k in keys]
     order = sorted({v for v in values if v is not None})
     expected = [0 if v is None else 1 + order.index(v) for v in values]
     assert _codes(pl.Series(values, dtype=dtype)).tolist() == expected
-    far = pl.Series([*values, 120], dtype=dtype)
+    far = pl.Series([*values, 1000], dtype=dtype)
     assert _codes(far).tolist() == [*expected, 1 + len(order)]
