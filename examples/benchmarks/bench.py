@@ -39,6 +39,14 @@ def provenance() -> str:
         text=True,
         check=True,
     ).stdout.strip()
+    changes = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", "recmtl", "examples"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    commit += " and changes" if changes else ""
     today = datetime.datetime.now(tz=datetime.UTC)
     packages = ", ".join(f"{name} {v}" for name, v in versions().items() if name != "platform")
     return f"commit {commit}, {today:%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, {packages}"

@@ -67,7 +67,7 @@ class Layer(NamedTuple):
 
 
 def layers(config: Mapping[str, Any], *, width: int = WIDTH, tasks: int = NUM_TASKS) -> list[Layer]:
-    """The matrix products of a tower, those that read the same input as one."""
+    """The matrix products of a tower; experts that read the same input are one, gates another."""
     kind, found = config["kind"], list[Layer]()
     if kind == "esmm":
         return _heads(config["head_widths"], width, tasks, is_shared=True)

@@ -34,7 +34,8 @@ class Measurement(NamedTuple):
 def measurements(work: Path, *, quick: bool) -> Iterator[Measurement]:
     """All of them, the most telling first."""
     plain, sequences = str(work / "workload"), str(work / "workload_sequences")
-    peers = ("--work", str(work / "peers"), "--envs", str(work / "peers" / "envs"))
+    kept = work / "peers" / ("quick" if quick else "full")
+    peers = ("--work", str(kept), "--envs", str(work / "peers" / "envs"))
     if quick:
         few = ("--rounds", "7")
         yield Measurement("limits_quick", "limits.py", (plain, "--threads", "1", *few))

@@ -17,9 +17,11 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torchrec_way
@@ -27,7 +29,7 @@ from bench import provenance
 from limits import floor_parts
 from rounds import Timing, alternate, markdown, paired_ratio, write_result
 from torch import Tensor
-from workload import IDS, TOWERS, spec, write
+from workload import IDS, TOWERS, spec, write, zipf
 
 from recmtl.batch import Batch
 from recmtl.config import RunConfig, load_spec
@@ -110,11 +112,19 @@ class Ours:
 
 
 def prepared(
-    folder: Path, tower: str, batch_size: int, *, sequences: bool, growth: int = 1
+    folder: Path,
+    tower: str,
+    batch_size: int,
+    *,
+    sequences: bool,
+    growth: int = 1,
+    ids: str = "hash: {size}",
 ) -> tuple[RunConfig, Encoders, list[Batch]]:
-    """A config, its encoders, and batches of the log in shuffled order."""
-    # Hashed ids fill tables of the full size; a vocabulary has only what the rows hold.
-    text = spec(tower, sequences=sequences, ids="hash: {size}", batch_size=batch_size)
+    """A config, its encoders, and batches of the log in shuffled order.
+
+    Hashed ids fill tables of the full size; a vocabulary has only what the rows hold.
+    """
+    text = spec(tower, sequences=sequences, ids=ids, batch_size=batch_size)
     text = re.sub(r"hash: (\d+)", lambda found: f"hash: {growth * int(found[1])}", text)
     path = folder / f"step_{tower}.yaml"
     path.write_text(text, encoding="utf-8")
@@ -167,6 +177,21 @@ def measure(
     return timings, ours.phases(batches)
 
 
+def spread(batches: list[Batch], encoders: Encoders) -> list[Batch]:
+    """The batches with Zipf ids of the whole tables, the frequent ones anywhere in them."""
+    rng, found = np.random.default_rng(0), [[] for _ in batches]
+    for name in IDS:
+        size = encoders.tables[name]
+        ends, scatter = zipf(size), rng.permutation(size)
+        for ids_FB, batch in zip(found, batches, strict=True):
+            ranks_B = np.searchsorted(ends, rng.random(len(batch)), side="right")
+            ids_FB.append(torch.from_numpy(scatter[ranks_B]))
+    return [
+        replace(batch, ids_FB=torch.stack(ids_FB))
+        for ids_FB, batch in zip(found, batches, strict=True)
+    ]
+
+
 def grow(folder: Path, batch_size: int, rounds: int) -> dict[str, Timing]:
     """Steps with hashed tables of 40 million rows beside those of 2.4 million."""
     found: dict[str, Timing] = {}
@@ -178,7 +203,7 @@ def grow(folder: Path, batch_size: int, rounds: int) -> dict[str, Timing]:
             )
             rows = sum(encoders.tables.values())
             contestants[f"{tower}, {rows / 1e6:.1f} million rows"] = in_turn(
-                Ours(config, encoders), batches
+                Ours(config, encoders), spread(batches, encoders)
             )
         found |= alternate(contestants, rounds=rounds, warm_up=2)
         del contestants

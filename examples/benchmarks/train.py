@@ -4,7 +4,9 @@
 
 Each training is `recmtl.train` in a process of its own, on the whole log for one epoch, and so is
 each run of bare steps; they take turns. Training counts from before the first row group is read.
-AUC is that of `recmtl.evaluate` on test.parquet. Memory is the kernel's peak (VmHWM) against
+Reading ahead
+has a thread of its own: with one thread of torch it takes another core, with two threads all share
+two. AUC is that of `recmtl.evaluate` on test.parquet. Memory is the kernel's peak (VmHWM) against
 tables + optimizer state + `data.memory` + 1 GiB. `--learning` trains with several learning rates
 of the tables and several seeds instead.
 """
@@ -153,7 +155,9 @@ def bare_steps(job: dict[str, Any]) -> dict[str, Any]:
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # it is public
     folder = Path(job["folder"])
-    config, encoders, batches = prepared(folder, job["tower"], 4096, sequences=job["sequences"])
+    config, encoders, batches = prepared(
+        folder, job["tower"], 4096, sequences=job["sequences"], ids="vocab: {{}}"
+    )
     bf16 = job["precision"] == "bf16-mixed"
     steps = in_turn(Ours(config, encoders, bf16=bf16), batches)
     steps()
