@@ -117,7 +117,7 @@ class PlainLookup(nn.Module):
         vectors_NE = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
             weight, rows.reshape(-1), torch.arange(rows.numel())
         )
-        found: Tensor = vectors_NE.view(*rows.shape, -1)
+        found: Tensor = vectors_NE.view(*rows.shape, vectors_NE.shape[1])  # of no rows too
         return found
 
     def pooled(self, bag: BagFeature, column: Ragged) -> Tensor:

@@ -16,6 +16,7 @@ from recmtl.towers import ESMMConfig, MMoEConfig, PLEConfig, SharedBottomConfig,
 from tests.embeddings.world import (
     DIMS,
     ENCODERS,
+    LOOKED_UP,
     ROWS,
     SPEC,
     random_rows,
@@ -101,3 +102,20 @@ def test_tables_of_zeros_are_bytes_too() -> None:
     with torch.no_grad():
         expected = net(batch)
     assert_close(ScoringNet(net, fold_bytes=0)(batch), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_rows_without_any_item(precision: TablePrecision) -> None:
+    is_list = {name for name, feature in LOOKED_UP.items() if feature["kind"] != "single"}
+    rows = [
+        {name: [] if name in is_list else entries for name, entries in row.items()}
+        for row in random_rows(7, seed=10)
+    ]
+    batch = to_batch(rows)
+    lists = [*batch.bags.values(), *batch.sequences.values()]
+    assert lists
+    assert not any(column.lengths_B.any() for column in lists)
+    with torch.no_grad():
+        expected = net_of(TOWERS[0])(batch)
+    found = ScoringNet(net_of(TOWERS[0], precision))(batch)
+    assert_close(found, expected, rtol=0.02, atol=0.02)
