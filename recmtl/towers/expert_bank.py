@@ -140,9 +140,12 @@ class ExpertBank(nn.Module):
 
     def can_chunk(self, x: Tensor) -> bool:
         """Whether `chunked` computes the same here and now, and faster."""
-        drops = self.training and not isinstance(self.dropout, nn.Identity)
+        dropout = self.dropout
+        is_off = type(dropout) is nn.Identity or (
+            type(dropout) is nn.Dropout and not (dropout.training and dropout.p > 0)
+        )
         return (
-            not drops
+            is_off
             and can_run(x, next(self.parameters()), self.num_experts * self.widths[0])
             and all(type(layer) is _ExpertLayer for layer in self.layers)
             and not is_watched(self)

@@ -280,6 +280,10 @@ def test_is_for_many_activations_and_without_dropout() -> None:
     bank.eval()
     assert is_by_hand(bank, many)
     assert not is_by_hand(bank, few)
+    bank.dropout.train()  # as for Monte Carlo dropout
+    assert not is_by_hand(bank, many)
+    bank.dropout = nn.AlphaDropout().eval()  # somebody's own
+    assert not is_by_hand(bank, many)
 
 
 def is_by_hand(module: nn.Module, x: Tensor) -> bool:
