@@ -130,7 +130,7 @@ class _Chunked(torch.autograd.Function):
         cast, kept = saved[start_of_cast:][:count], saved[start_of_cast + count :]
         is_needed = ctx.needs_input_grad[2:]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
                 return _twice(plan, (x, *tensors), is_needed, grad)
             grads = [
                 tensor.new_empty(tensor.shape) if needed else None
@@ -200,10 +200,16 @@ def _reads_all(plan: Plan, x: Tensor) -> bool:
 def _twice(
     plan: Plan, given: tuple[Tensor, ...], is_needed: tuple[bool, ...], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Gradients that have gradients themselves, of the plain form in the weights' type."""
+    """Gradients that have gradients themselves, or batches of them, of the plain form.
+
+    It computes in the weights' type.
+    """
     needed = [tensor for tensor, is_one in zip(given, is_needed, strict=True) if is_one]
-    out = plain(plan, *_cast(given, given[-1].dtype))
-    found = iter(torch.autograd.grad(out, needed, grad.to(out.dtype), create_graph=True))
+    has_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        out = plain(plan, *_cast(given, given[-1].dtype))
+    grad = grad.to(out.dtype)
+    found = iter(torch.autograd.grad(out, needed, grad, create_graph=has_graph))
     return None, None, *(next(found) if is_one else None for is_one in is_needed)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.utils import prune
 from torch.testing import assert_close
 
 from recmtl.testing import assert_tower_ok
@@ -94,6 +95,20 @@ def test_gradients_have_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = penalty_gradients()
     cut(monkeypatch, 2)
     assert_close(penalty_gradients(), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[7]], ids=repr)
+def test_gradients_in_batches(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, 2)
+    tower = randomise(build_tower(config, in_dim=3, tasks=TASKS))
+    x_BD = rows(5, 3).requires_grad_()
+    inputs = [x_BD, *tower.parameters()]
+    logits_O = tower(x_BD).sum(dim=0)
+    one_by_one = [torch.autograd.grad(one, inputs, retain_graph=True) for one in logits_O]
+    eye_OO = torch.eye(len(logits_O), dtype=torch.float64)
+    found = torch.autograd.grad(logits_O, inputs, eye_OO, is_grads_batched=True)
+    expected = tuple(torch.stack(each) for each in zip(*one_by_one, strict=True))
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("own_inputs", [False, True])
@@ -211,7 +226,7 @@ def test_steps_aside_for_hooks_and_other_forwards(monkeypatch: pytest.MonkeyPatc
     bank.forward = lambda x: torch.zeros(len(x), 3, 4)
     assert_close(tower(x_BD), tower(-x_BD))
     del bank.forward
-    nn.utils.prune.l1_unstructured(bank.layers[0], "shared_weight", 0.5)
+    prune.l1_unstructured(bank.layers[0], "shared_weight", 0.5)
     for _ in range(2):
         tower(x_BD).sum().backward()
 
