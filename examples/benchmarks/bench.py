@@ -32,24 +32,17 @@ def train_once(run: Path, spec: str | Path, *args: object) -> None:
 
 def provenance() -> str:
     """Commit, date, machine and versions."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    changes = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no", "--", "recmtl", "examples"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    commit = _git("rev-parse", "--short", "HEAD").strip()
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "recmtl", "examples")
     commit += " and changes" if changes else ""
     today = datetime.datetime.now(tz=datetime.UTC)
     packages = ", ".join(f"{name} {v}" for name, v in versions().items() if name != "platform")
     return f"commit {commit}, {today:%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, {packages}"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def _processor() -> str:

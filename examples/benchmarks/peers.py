@@ -27,7 +27,7 @@ from typing import Any
 
 import polars as pl
 from bench import provenance
-from peers_page import page
+from peers_page import FIT_ROWS, page
 from peers_processes import PEERS, Contestant, alternate
 from workload import write
 
@@ -39,7 +39,6 @@ FORWARD = ("ours", "ours, int8", "torch-rechub")
 STEPS = {"ours": 8}
 """Batches of one round; 3 for the others, which take longer."""
 FORWARDS = 12
-FIT_ROWS = 524_288
 QUICK_ROWS = 131_072
 SEEDS = {"ours": 3, "ours, bf16": 3, "torch-rechub": 3, "NextRec": 3}
 """1 for the others."""
@@ -97,12 +96,12 @@ class Bench:
             for name in names:
                 who, _, form = name.partition(", ")
                 contestant = stack.enter_context(self._start(who, threads))
-                more = {}
+                more: dict[str, Any] = {}
                 if kind == "forwarder" and who == "ours":
                     run = run or self._trained(contestant, tower)
                     more = {"run": run, "tables": form or "fp32"}
                 elif form == "bf16":
-                    more = {"bf16": "yes"}
+                    more = {"bf16": True}
                 contestant.ask("open", **request, **more)
                 count = FORWARDS if kind == "forwarder" else STEPS.get(who, 3)
                 turns[name] = _asking(contestant, count * 4096 // batch)

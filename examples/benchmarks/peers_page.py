@@ -10,7 +10,10 @@ from typing import Any
 from peers_processes import PEERS
 from rounds import Timing, markdown, paired_ratio
 
-__all__ = ["page"]
+__all__ = ["FIT_ROWS", "page"]
+
+FIT_ROWS = 524_288
+"""Rows of a training from Parquet."""
 
 Known = Mapping[str, dict[str, Any]]
 
@@ -187,7 +190,7 @@ def _profile(known: Known) -> str:
     )
     floor = spent["ours"]["matrix products"]
     bound = Timing(**timings["torch-rechub"]).cpu / floor
-    trained = _by_contestant(known).get((524_288, 4096, "torch-rechub"))
+    trained = _by_contestant(known).get((FIT_ROWS, 4096, "torch-rechub"))
     of_fit = f" and {_median(trained, 'cpu_us') / floor:.1f} times its training" if trained else ""
     return table + (
         f"\nMatrix products alone take {floor:.1f} µs/row here. A step of nothing else would be "

@@ -4,11 +4,10 @@
 
 Each training is `recmtl.train` in a process of its own, on the whole log for one epoch, and so is
 each run of bare steps; they take turns. Training counts from before the first row group is read.
-Reading ahead
-has a thread of its own: with one thread of torch it takes another core, with two threads all share
-two. AUC is that of `recmtl.evaluate` on test.parquet. Memory is the kernel's peak (VmHWM) against
-tables + optimizer state + `data.memory` + 1 GiB. `--learning` trains with several learning rates
-of the tables and several seeds instead.
+Reading ahead has a thread of its own: with one thread of torch it takes another core, with two
+threads all share two. AUC is that of `recmtl.evaluate` on test.parquet. Memory is the kernel's peak
+(VmHWM) against tables + optimizer state + `data.memory` + 1 GiB. `--learning` trains with several
+learning rates of the tables and several seeds instead.
 """
 
 from __future__ import annotations

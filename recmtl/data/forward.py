@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from recmtl.data.arrow import to_arrow
 from recmtl.data.stamp import Stamp, stamp_of
 
-__all__ = ["arrow_types", "index_array", "page_bytes", "read_forward", "release"]
+__all__ = ["arrow_types", "page_bytes", "read_forward", "release"]
 
 _BUFFER_BYTES, _PAGE_BYTES = 1 << 16, 1 << 20
 _BATCH_ROWS, _BATCH_BYTES = (128, 4096), 1 << 19
@@ -98,7 +99,7 @@ class _Forward:
                 here = offsets + (low - self.at)
                 first, last = np.searchsorted(here, [begin, stop])
                 if first < last:
-                    wanted = index_array(here[first:last])
+                    wanted = to_arrow(here[first:last])
                     parts.append(pc.take(batch, wanted, memory_pool=_POOL))
             if stop < batch.num_rows:
                 self._left = batch.slice(stop)
@@ -208,12 +209,6 @@ def _decoded_bytes(metadata: pq.FileMetaData, group: int, columns: Sequence[str]
     wanted = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
     sizes = (max(8 * chunk.num_values, chunk.total_uncompressed_size) for chunk in wanted)
     return float(max(sum(sizes), 1) / max(about.num_rows, 1))
-
-
-def index_array(index_N: NDArray[np.int64]) -> pa.Array:
-    """The numbers in Arrow; `pyarrow.array` would import pandas for it, which takes .2 s."""
-    index_N = np.ascontiguousarray(index_N, np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(index_N), [None, pa.py_buffer(index_N)])
 
 
 @lru_cache(maxsize=2)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recmtl.batch import Batch, Ragged
-from recmtl.data.forward import index_array
+from recmtl.data.arrow import to_arrow
 
 __all__ = ["Pool", "RowFormat", "to_batch"]
 
@@ -70,7 +70,7 @@ class _Items(NamedTuple):
 
     def gather(self, index_M: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """The numbers of some rows, and how many each of them has."""
-        found = pc.take(self.bytes_B, index_array(index_M), boundscheck=False)
+        found = pc.take(self.bytes_B, to_arrow(index_M), boundscheck=False)
         _, offsets, numbers = found.buffers()
         ends = np.frombuffer(offsets, np.int64, len(found) + 1)
         size = self.dtype.itemsize

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recmtl.data.arrow import to_arrow
 from recmtl.errors import DataError
 
 __all__ = ["beside", "column_names", "is_rows", "to_polars"]
@@ -91,15 +92,9 @@ def _series(name: str, scores: NDArray[np.float32]) -> pl.Series:
 
 def _arrow(scores: NDArray[np.float32]) -> pa.Array:
     if scores.ndim == 1:
-        return _floats(scores)
-    flat = _floats(scores.reshape(-1))
+        return to_arrow(scores)
+    flat = to_arrow(scores.reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, scores.shape[1])
-
-
-def _floats(scores: NDArray[np.float32]) -> pa.Array:
-    """As Arrow; `pyarrow.array` would import pandas for it, which takes .2 s."""
-    buffer = pa.py_buffer(np.ascontiguousarray(scores, np.float32))
-    return pa.Array.from_buffers(pa.float32(), len(scores), [None, buffer])
 
 
 def _is_pandas(value: Any) -> bool:

@@ -24,12 +24,12 @@ from recmtl.scoring import BatchScorer
 __all__ = ["fit", "forwarder", "predict", "stepper"]
 
 
-def stepper(tower: str, train: str, batch_size: int, bf16: str = "") -> Callable[[int], int]:
+def stepper(tower: str, train: str, batch_size: int, bf16: bool = False) -> Callable[[int], int]:
     """The module's own step."""
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]  # it is public
     config, encoders, batches = prepared(Path(train).parent, tower, batch_size, sequences=False)
-    step = Ours(config, encoders, bf16=bool(bf16))
+    step = Ours(config, encoders, bf16=bf16)
 
     def steps(some: list[Batch]) -> None:
         for batch in some:
