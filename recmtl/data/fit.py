@@ -34,7 +34,7 @@ from recmtl.data.mappers import (
 from recmtl.data.problems import Problem, Tally
 from recmtl.data.quantiles import QuantileSample
 from recmtl.data.scan import Log, check_columns
-from recmtl.data.vocab import VocabCounter, as_int64
+from recmtl.data.vocab import VocabCounter, num_beyond_int64
 from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
 
@@ -180,8 +180,11 @@ class _Run:
         if num_nulls and feature.nulls == "error":
             self.tally.add([null_problem(feature.name, num_nulls)])
         owner = self.spec.table_owner(self.spec.table_of(feature))
-        if owner.buckets is None and (values.dtype == pl.UInt64 or values.dtype.is_decimal()):
-            as_int64(values)  # says what does not fit before anything is trained
+        may_be_wide = values.dtype == pl.UInt64 or values.dtype.is_decimal()
+        if may_be_wide and owner.buckets is None and (num_lost := num_beyond_int64(values)):
+            text = "values do not fit into Int64. Write them as strings."
+            self.tally.add([Problem(feature.name, "wide", num_lost, text)])
+            return
         if feature.name in self.counters:
             if feature.name in self.items and is_list(column.dtype):
                 values = flatten(column.list.unique()).values  # `min_count` counts rows

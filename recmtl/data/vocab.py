@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recmtl.data.hashing import splitmix64, xxh3_64
 from recmtl.errors import DataError
 
-__all__ = ["VocabCounter", "Vocabulary", "as_int64", "filled"]
+__all__ = ["VocabCounter", "Vocabulary", "as_int64", "filled", "num_beyond_int64"]
 
 _BLOCK = 1 << 16
 _SHARES = 64
@@ -137,13 +137,17 @@ def as_int64(values: pl.Series) -> pl.Series:
     Raises:
         DataError: an unsigned value of 2^63 or more.
     """
-    wide = values.cast(pl.Int64, strict=False)
-    lost = wide.null_count() - values.null_count()
+    lost = num_beyond_int64(values)
     if lost:
         raise DataError(
             f"column `{values.name}`: {lost} values do not fit into Int64. Write them as strings."
         )
-    return wide
+    return values.cast(pl.Int64)
+
+
+def num_beyond_int64(values: pl.Series) -> int:
+    """How many values are no Int64."""
+    return values.cast(pl.Int64, strict=False).null_count() - values.null_count()
 
 
 def _keys(values: pl.Series) -> NDArray[np.int64]:

@@ -313,9 +313,10 @@ def test_what_cannot_be_used(tmp_path: Path, case: str) -> None:
     ],
 )
 def test_ids_beyond_int64(tmp_path: Path, column: str, values: pl.Series, message: str) -> None:
+    log = log_of(tmp_path, column, values)
     with pytest.raises(DataError, match="Int64") as caught:
-        Encoders.fit(SPEC, train=log_of(tmp_path, column, values))
-    assert str(caught.value) == message
+        Encoders.fit(SPEC, train=log)
+    assert str(caught.value) == f"{log.name}: {message}"
 
 
 def test_a_value_that_the_common_type_cannot_hold(tmp_path: Path) -> None:

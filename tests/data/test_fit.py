@@ -158,6 +158,28 @@ def test_ids_beyond_int64_are_refused_before_training(feature: dict[str, Any]) -
             fit_one(values, {"type": "sparse", **feature})
 
 
+def test_all_ids_beyond_int64_are_counted_beside_other_problems() -> None:
+    rows = 4000
+    frame = pl.DataFrame(
+        {
+            "x": pl.Series([2**63] * (rows - 40) + [1] * 40, dtype=pl.UInt64),
+            "price": [1e300] * rows,
+            "click": [0, 1] * (rows // 2),
+        }
+    )
+    features = [
+        {"name": "x", "type": "sparse", "hash": 9, "dim": 4},
+        {"name": "price", "type": "dense"},
+    ]
+    spec = make_spec(features, CTR, memory="16MiB")
+    with pytest.raises(DataError) as caught:
+        Encoders.fit(spec, train=log_of(frame, group_rows=500))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "column `x`: 3,960 values do not fit into Int64" in lines[0]
+    assert "column `price`: 4,000 values are too large" in lines[1]
+
+
 def test_rows_of_weight_zero_observe_nothing() -> None:
     frame = pl.DataFrame({"x": [1.0] * 4, "click": [1, 0, 1, 0], "w": [0.0, 1.0, 1.0, 2.0]})
     spec = make_spec([{"name": "x", "type": "dense"}], CTR, weight="w")
