@@ -34,7 +34,8 @@ def can_run(x: Tensor, weight: Tensor, columns: int) -> bool:
     """Whether it pays and can be done.
 
     It pays where the first layer's columns would fill the cache. It cannot be done where somebody
-    watches the single operations: tracing, compiling, function transforms, forward-mode gradients.
+    watches the single operations: tracing, compiling, function transforms, counting FLOPs,
+    forward-mode gradients.
 
     Args:
         x: the input.
@@ -47,6 +48,7 @@ def can_run(x: Tensor, weight: Tensor, columns: int) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
         and x.device.type == weight.device.type == "cpu"
         and _is_supported(x.dtype, weight.dtype)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import prune
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from recmtl.testing import assert_tower_ok
 from recmtl.towers import (
@@ -263,6 +265,20 @@ def test_steps_aside_for_forward_mode_gradients(monkeypatch: pytest.MonkeyPatch)
     with forward_ad.dual_level():
         found = forward_ad.unpack_dual(tower(forward_ad.make_dual(x_BD, along_BD))).tangent
     assert_close(found, exact)
+
+
+def test_steps_aside_where_operations_are_recorded_or_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tower = randomise(build_tower(SMALL, in_dim=3, tasks=TASKS[:2]))
+    exact = tower(rows(5, 3, seed=2))
+    with FlopCounterMode(display=False) as plain:
+        tower(rows(5, 3))
+    cut(monkeypatch, 2)
+    with FlopCounterMode(display=False) as counter:
+        tower(rows(5, 3))
+    assert counter.get_total_flops() == plain.get_total_flops() > 0
+    assert_close(make_fx(tower)(rows(5, 3))(rows(5, 3, seed=2)), exact)
 
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4]], ids=repr)
