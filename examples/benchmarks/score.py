@@ -32,9 +32,10 @@ from recmtl.data import EncodeCounts, open_log
 from recmtl.data.cutting import cut_rows
 from recmtl.metrics import auc
 from recmtl.scoring import BatchScorer
+from recmtl.scoring.writer import PART_ROWS
 
 BATCH = 4096
-INFERRED_ROWS = 65_536
+INFERRED_ROWS = 1 << 18
 MOST_APART = 1e-5
 """Probabilities of equal networks."""
 
@@ -171,7 +172,7 @@ def phases_of(run: Path, log: Path, rounds: int = 5) -> dict[str, float]:
             took[name] += time.thread_time() - begun
 
         with phase("read"):
-            frame = source.read(columns, 0, INFERRED_ROWS)
+            frame = source.read(columns, 0, PART_ROWS)
         with phase("encode"):
             batch = scorer.encoders.encode(frame, labels=False, counts=EncodeCounts())
         logits = []

@@ -98,18 +98,22 @@ class BatchScorer:
         return checkpoint.fingerprint(self._checkpoint)
 
     @cached_property
+    def verified(self) -> Path:
+        """The checkpoint, once every file of it was compared with its sha256."""
+        checkpoint.verify(self._checkpoint)
+        return self._checkpoint
+
+    @cached_property
     def net(self) -> MultiTaskNet:
         """The network, from Batch to logits, in evaluation mode."""
         config, encoders = self.run.config, self.encoders
-        checkpoint.verify(self._checkpoint)
-        tables = checkpoint.load_full(self._checkpoint, "tables/", "/weight")
         lookup = PlainLookup(
             layout(config, encoders.tables, encoders.single, encoders.bags),
-            tables,
+            checkpoint.load_full(self.verified, "tables/", "/weight"),
             precision=self.tables,
         )
         net = build_net(config, config.tower, encoders, lookup)
-        net.load_dense(checkpoint.load_full(self._checkpoint, "net/"))
+        net.load_dense(checkpoint.load_full(self.verified, "net/"))
         return net.eval()
 
     @cached_property

@@ -79,10 +79,11 @@ def score(
     if out.exists() and not out.is_dir():
         raise SpecError(f"{out}: is a file. Choose another `--out`.")
     scorer = BatchScorer(run, keep=keep or None, tables=tables)
-    log = open_log(data, columns=scorer.encoders.wanted(labels=False, keep=scorer.keep))
-    check_columns(log, scorer.run.config, labels=False)
-    scorer.require(log.schema.names(), f"{data}: ")
-    _encode(scorer, log, 0, 0)  # the types of columns are checked before anything is written
+    with ThreadPoolExecutor(1, "recmtl-verify") as aside:
+        verified = aside.submit(lambda: scorer.verified)  # hashing leaves Python free
+        log = _open(scorer, data)
+        verified.result()
+    _ = scorer.net  # a run that cannot score writes nothing
     identity = {
         "model": scorer.fingerprint,
         "data": log.fingerprint,
@@ -90,10 +91,18 @@ def score(
         "part_rows": PART_ROWS,
         "tables": tables,
     }
-    _ = scorer.net  # its files are compared with their sha256 before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
         return _score(scorer, log, out, identity, _claim(out, identity), progress)
+
+
+def _open(scorer: BatchScorer, data: str | Path) -> Log:
+    """The log to be scored; its columns are there and have the types of training."""
+    log = open_log(data, columns=scorer.encoders.wanted(labels=False, keep=scorer.keep))
+    check_columns(log, scorer.run.config, labels=False)
+    scorer.require(log.schema.names(), f"{data}: ")
+    _encode(scorer, log, 0, 0)  # types of columns that only their values tell
+    return log
 
 
 def _score(
@@ -115,8 +124,21 @@ def _score(
             counts.add(found)
     started, scored = time.perf_counter(), 0
     before = log.num_rows - sum(_rows(log, part) for part in todo)
-    with progress("score", log.num_rows, "rows", done=before) as bar:
+
+    def write(part: int, tables: Sequence[pl.DataFrame], part_counts: EncodeCounts) -> None:
+        with atomic_path(_part(out, part), tidy=False) as path:
+            pl.concat(tables).write_parquet(
+                path, metadata={_COUNTS: json.dumps(part_counts.to_dict())}
+            )
+            files[_part(out, part).name] = sha256_of(path)
+        write_json(out / _CLAIM, {**identity, "files": dict(sorted(files.items()))})
+
+    with (
+        progress("score", log.num_rows, "rows", done=before) as bar,
+        ThreadPoolExecutor(1, "recmtl-write") as writer,
+    ):
         pieces = _encoded(scorer, log, todo)
+        written: Future[None] | None = None
         for part in todo:
             tables, part_counts, rows = [], EncodeCounts(), 0
             while rows < _rows(log, part):
@@ -125,14 +147,13 @@ def _score(
                 part_counts.add(piece_counts)
                 rows += len(batch)
                 bar.advance(len(batch))
-            with atomic_path(_part(out, part), tidy=False) as path:
-                pl.concat(tables).write_parquet(
-                    path, metadata={_COUNTS: json.dumps(part_counts.to_dict())}
-                )
-                files[_part(out, part).name] = sha256_of(path)
-            write_json(out / _CLAIM, {**identity, "files": dict(sorted(files.items()))})
+            if written is not None:
+                written.result()
+            written = writer.submit(write, part, tables, part_counts)
             counts.add(part_counts)
             scored += rows
+        if written is not None:
+            written.result()
     seconds = time.perf_counter() - started
     manifest = {
         **identity,
