@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the short form")
     parser.add_argument("--again", action="store_true", help="measure what is measured already")
     args = parser.parse_args()
+    if args.work.exists() and not args.work.is_dir():
+        parser.error(f"{args.work}: is a file, expected a folder.")
     args.work.mkdir(parents=True, exist_ok=True)
     failed = []
     for name, script, arguments, has_json in measurements(args.work, quick=args.quick):

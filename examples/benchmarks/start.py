@@ -34,6 +34,7 @@ IMPORTS = (
 FIRST_STEP = """
 import os, sys
 from contextlib import contextmanager
+import recmtl.cli.train
 from recmtl import api
 
 class UntilTheFirstStep:
