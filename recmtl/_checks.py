@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 __all__ = [
+    "ByKind",
     "require_fraction",
     "require_not_empty",
     "require_not_negative",
@@ -90,3 +92,15 @@ def size_text(size_bytes: float) -> str:
         if size_bytes < 1024:
             return f"{size_bytes:.1f} {unit}"
     return f"{size_bytes / 1024:.1f} TiB"
+
+
+class ByKind:
+    """Tells pydantic, where a dataclass is read from a file, to choose a union's member by `kind`.
+
+    Nothing else needs it, so pydantic need not be there.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(discriminator="kind")])

@@ -19,11 +19,12 @@ from recmtl.spec.docs import fill_tables
 from recmtl.spec.dump import to_yaml
 from recmtl.spec.schema import editor_schema
 from recmtl.spec.yaml_loader import load_yaml
-from recmtl.towers import TowerConfig
+from recmtl.towers import InteractionConfig, NoneConfig, StackConfig, TowerConfig, WideConfig
 
 __all__ = [
     "ObjectiveConfig",
     "RunConfig",
+    "SequenceConfig",
     "TrainConfig",
     "differences",
     "dump_yaml",
@@ -78,6 +79,13 @@ class ObjectiveConfig(StrictModel):
     """`tasks`: every task without `product_of`, on the rows where it is observed. `entire_space`:
     products carry loss, and a conditional task that is a factor of a product learns through the
     product alone, as in ESMM."""
+
+
+class SequenceConfig(StrictModel):
+    """How sequences enter the input vector."""
+
+    kind: Literal["mean", "din"] = "mean"
+    """`mean`: the mean of the items; `din`: their sum, weighted by how they go with the target."""
 
 
 class TrainConfig(StrictModel):
@@ -162,15 +170,27 @@ class RunConfig(Spec):
 
     reserved: ClassVar[frozenset[str]] = Spec.reserved | {
         "balance",
-        "interaction",
         "scores",
-        "sequence",
-        "wide",
     }
-    shorthands: ClassVar[tuple[str, ...]] = ("tower", "objective")
+    shorthands: ClassVar[tuple[str, ...]] = (
+        "tower",
+        "objective",
+        "interaction",
+        "wide",
+        "sequence",
+        "tower.head",
+    )
 
     tower: Annotated[TowerConfig, Field(discriminator="kind")]
     """The network from features to logits; `ple` is short for `{kind: ple}`."""
+    interaction: Annotated[InteractionConfig, Field(discriminator="kind")] = Field(
+        default_factory=NoneConfig
+    )
+    """Products of features below the tower; `dcnv2` is short for `{kind: dcnv2}`."""
+    wide: Annotated[WideConfig, Field(discriminator="kind")] = Field(default_factory=NoneConfig)
+    """A model of low order beside the tower, whose logits are added to the tower's."""
+    sequence: SequenceConfig = Field(default_factory=SequenceConfig)
+    """How sequences enter the input vector."""
     objective: ObjectiveConfig = Field(default_factory=_default_objective)
     """Which tasks carry loss; `entire_space` is short for `{kind: entire_space}`. Default: `tasks`,
     but `entire_space` for the tower `esmm`."""
@@ -180,7 +200,15 @@ class RunConfig(Spec):
     @classmethod
     def problems(cls, data: Mapping[str, Any]) -> list[Problem]:
         """What is wrong between features, tasks, objective and training."""
-        return [*super().problems(data), *_objective_problems(data), *_train_problems(data)]
+        found = [*super().problems(data), *_network_problems(data), *_objective_problems(data)]
+        return [*found, *_train_problems(data)]
+
+    @property
+    def network(self) -> TowerConfig | StackConfig:
+        """The tower, with what stands below and beside it."""
+        if isinstance(self.interaction, NoneConfig) and isinstance(self.wide, NoneConfig):
+            return self.tower
+        return StackConfig(tower=self.tower, interaction=self.interaction, wide=self.wide)
 
     @property
     def monitor(self) -> str | None:
@@ -262,6 +290,16 @@ def write_reference(folder: Path) -> None:
     page = folder / "README.md"
     write_text(page, fill_tables(page.read_text(encoding="utf-8"), RunConfig))
     write_json(folder / "schema.json", json_schema())
+
+
+def _network_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    tower, below = _section(data, "tower").get("kind"), _section(data, "interaction").get("kind")
+    if tower == "dtrn" and below not in (None, "none"):
+        message = (
+            f"`interaction` must be `none` below `dtrn`, which reads fields and no vector, got "
+            f"`{below}`."
+        )
+        yield Problem(("interaction",), message)
 
 
 def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

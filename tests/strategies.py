@@ -19,7 +19,14 @@ from recmtl.spec import (
     Task,
     Vocab,
 )
-from recmtl.towers import CGCConfig, ESMMConfig, MMoEConfig, PLEConfig, SharedBottomConfig
+from recmtl.towers import (
+    CGCConfig,
+    ESMMConfig,
+    HoMEConfig,
+    MMoEConfig,
+    PLEConfig,
+    SharedBottomConfig,
+)
 
 __all__ = ["awkward_words", "columns", "run_configs", "task_names"]
 
@@ -162,6 +169,12 @@ def _towers() -> st.SearchStrategy[Any]:
         st.builds(MMoEConfig, num_experts=st.integers(1, 9), expert_widths=widths),
         st.builds(CGCConfig, head_widths=widths),
         st.builds(PLEConfig, num_levels=st.integers(1, 3)),
+        st.builds(
+            HoMEConfig,
+            norm=st.sampled_from(["layer", "batch", "none"]),
+            feature_gate_rank=st.none() | st.integers(1, 9),
+            hierarchy=st.booleans(),
+        ),
         st.builds(ESMMConfig, dropout=st.floats(min_value=0, max_value=0.9)),
     )
 

@@ -20,9 +20,11 @@ PUBLIC = {
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """
-        CGC CGCConfig ESMM ESMMConfig ExpertRef InputDims MMoE MMoEConfig PLE PLEConfig
-        SharedBottom SharedBottomConfig TOWERS TaskSlot Tower TowerConfig TowerInput build_tower
-        task_slots
+        BiInteraction BiInteractionConfig CGC CGCConfig CrossNet CrossNetConfig DTRN DTRNConfig
+        ESMM ESMMConfig ExpertRef FM FMConfig FwFM FwFMConfig HoME HoMEConfig InputDims
+        InteractionConfig Linear LinearConfig MMoE MMoEConfig MaskNet MaskNetConfig NoneConfig PLE
+        PLEConfig SharedBottom SharedBottomConfig Stack StackConfig TOWERS TargetAttention
+        TaskSlot Tower TowerConfig TowerInput WideConfig build_tower requires_of task_slots
     """,
     "recmtl.losses": """
         binary_nll joint_likelihood log1mexp multiclass_nll product_log_odds product_log_prob

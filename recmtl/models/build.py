@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -12,12 +12,26 @@ from recmtl.models.inputs import TowerInputs, commonest_dim
 from recmtl.models.multi_task import MultiTaskNet
 from recmtl.spec import Spec
 from recmtl.tasks import TaskDef, TaskSet
-from recmtl.towers import TOWERS, InputDims, TaskSlot, TowerConfig, build_tower
+from recmtl.towers import (
+    InputDims,
+    StackConfig,
+    TaskSlot,
+    TowerConfig,
+    build_tower,
+    requires_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FittedEncoders", "build_net", "build_tasks", "input_dims", "task_slots_of"]
+__all__ = [
+    "FittedEncoders",
+    "build_net",
+    "build_tasks",
+    "input_dims",
+    "reads_items",
+    "task_slots_of",
+]
 
 
 class FittedEncoders(Protocol):
@@ -50,7 +64,7 @@ class FittedEncoders(Protocol):
 
 def build_net(
     spec: Spec,
-    tower_config: TowerConfig,
+    tower_config: TowerConfig | StackConfig,
     encoders: FittedEncoders,
     lookup: nn.Module,
     *,
@@ -59,8 +73,8 @@ def build_net(
     """The network of a spec.
 
     Args:
-        spec: features and tasks.
-        tower_config: the tower.
+        spec: features and tasks; of a `RunConfig` also how sequences enter.
+        tower_config: the tower, with what stands below and beside it.
         encoders: fitted on the training rows: table sizes, and base rates, where heads start.
         lookup: `ShardedLookup` or `PlainLookup` of the same layout.
         seed: decides the initial weights of the dense part; torch's own generator is left alone.
@@ -82,7 +96,14 @@ def build_net(
     return MultiTaskNet(lookup, tower, inputs)
 
 
-def input_dims(spec: Spec, tower_config: TowerConfig, tables: Layout) -> int | InputDims:
+def reads_items(spec: Spec, tower_config: TowerConfig | StackConfig) -> bool:
+    """Whether the network reads the items of sequences, and not their means alone."""
+    return _attends(spec) or bool(requires_of(tower_config) & {"sequences", "target"})
+
+
+def input_dims(
+    spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout
+) -> int | InputDims:
     """What the tower is built with: the width of its input vector, or the sizes of a `TowerInput`.
 
     Raises:
@@ -94,7 +115,9 @@ def input_dims(spec: Spec, tower_config: TowerConfig, tables: Layout) -> int | I
 def task_slots_of(spec: Spec) -> tuple[TaskSlot, ...]:
     """One slot for each head: each task that is no product of others, in the order of the spec."""
     return tuple(
-        TaskSlot(task.name, outputs=task.classes or 1) for task in spec.tasks if not task.product_of
+        TaskSlot(task.name, outputs=task.classes or 1, group=task.group)
+        for task in spec.tasks
+        if not task.product_of
     )
 
 
@@ -128,9 +151,20 @@ def build_tasks(
     return TaskSet(defs, labels=encoders.labels, objective=objective, normalize=normalize)
 
 
-def _inputs(spec: Spec, tower_config: TowerConfig, tables: Layout) -> TowerInputs:
-    requires = TOWERS[type(tower_config)].requires
-    field_dim = getattr(tower_config, "field_dim", None) or commonest_dim(spec)
+def _inputs(spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout) -> TowerInputs:
+    parts: dict[str, Any] = {"tower": tower_config}
+    if isinstance(tower_config, StackConfig):
+        parts = {name: getattr(tower_config, name) for name in ("tower", "interaction", "wide")}
+    who = [f"{name}: `{part.kind}`" for name, part in parts.items() if requires_of(part)]
     return TowerInputs(
-        spec, tables, requires=requires, field_dim=field_dim, tower=tower_config.kind
+        spec,
+        tables,
+        requires=requires_of(tower_config),
+        field_dim=getattr(parts["tower"], "field_dim", None) or commonest_dim(spec),
+        who=", ".join(who),
+        attends=_attends(spec),
     )
+
+
+def _attends(spec: Spec) -> bool:
+    return getattr(getattr(spec, "sequence", None), "kind", "mean") == "din"

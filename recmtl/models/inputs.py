@@ -19,7 +19,7 @@ from recmtl.embeddings import Layout
 from recmtl.embeddings.vectors import side_by_side
 from recmtl.errors import SpecError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
-from recmtl.towers import InputDims, TowerInput
+from recmtl.towers import InputDims, TargetAttention, TowerInput
 
 __all__ = ["TowerInputs", "commonest_dim"]
 
@@ -27,15 +27,22 @@ __all__ = ["TowerInputs", "commonest_dim"]
 class TowerInputs(nn.Module):
     """The input vector of a row: dense features, then pooled features in the order of the spec.
 
-    A sequence enters the vector as the mean of its items. Towers that require more get a
-    `TowerInput` instead: one embedding of width E for each field (a dense feature x as ``w x + b``,
-    a sparse one through a linear map where its own width is another), each behaviour's padded
-    sequence (its aligned features side by side, mapped to E), and the target that its items are
-    compared with.
+    A sequence enters the vector as the mean of its items or, behind all else, as what attention to
+    the target makes of each behaviour, of width E. Towers that require more get a `TowerInput`
+    instead: one embedding of width E for each field (a dense feature x as ``w x + b``, a sparse one
+    through a linear map where its own width is another), each behaviour's padded sequence (its
+    aligned features side by side, mapped to E), and the target that its items are compared with.
     """
 
     def __init__(
-        self, spec: Spec, layout: Layout, *, requires: AbstractSet[str], field_dim: int, tower: str
+        self,
+        spec: Spec,
+        layout: Layout,
+        *,
+        requires: AbstractSet[str],
+        field_dim: int,
+        who: str,
+        attends: bool = False,
     ) -> None:
         """Build the maps that the tower needs.
 
@@ -44,19 +51,20 @@ class TowerInputs(nn.Module):
             layout: their tables.
             requires: what the tower requires beyond the vector: `fields`, `sequences`, `target`.
             field_dim: width E.
-            tower: kind of the tower, for messages.
+            who: what of the spec requires that, for messages.
+            attends: whether sequences enter the vector by attention to their target.
 
         Raises:
-            SpecError: the spec lacks what the tower requires; it names the feature to add.
+            SpecError: the spec lacks what is required; it names the feature to add.
         """
         super().__init__()
         self.layout = layout
         self.requires = frozenset(requires)
+        self.attends = attends
         self.field_dim = field_dim
         dims = layout.dims
-        self._apart = (
-            frozenset(s.name for s in layout.sequences) if "sequences" in requires else frozenset()
-        )
+        reads_items = attends or "sequences" in requires
+        self._apart = frozenset(s.name for s in layout.sequences) if reads_items else frozenset()
         self._in_vector = tuple(name for name in layout.features if name not in self._apart)
         self._num_dense = len(spec.dense)
         self.fields = tuple(f.name for f in spec.features if not isinstance(f, SequenceFeature))
@@ -67,7 +75,10 @@ class TowerInputs(nn.Module):
             self._behaviours[sequence.behaviour] = (*aligned, sequence.name)
         self._max_len = {sequence.name: sequence.max_len for sequence in layout.sequences}
         self._targets = _targets(spec, layout)
-        self._require(spec, tower)
+        if requires:
+            self._require(spec, who, self.requires)
+        if attends:
+            self._require(spec, "sequence: `din`", {"sequences", "target"})
         self.maps = nn.ModuleDict()
         if "fields" in requires:
             for name in layout.pooled:
@@ -76,16 +87,25 @@ class TowerInputs(nn.Module):
                 torch.randn(self._num_dense, field_dim) * field_dim**-0.5
             )
             self.dense_bias = nn.Parameter(torch.zeros(self._num_dense, field_dim))
-        if "sequences" in requires:
+        if reads_items:
             for behaviour, names in self._behaviours.items():
                 self._add_map(f"sequence_{behaviour}", sum(dims[name] for name in names))
             if self._targets:
                 self._add_map("target", sum(dims[name] for name in self._targets))
+        self.attention = (
+            TargetAttention(field_dim, behaviours=tuple(self._behaviours)) if attends else None
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the tower gets the vector alone, and each feature enters it as it is."""
+        return not self.requires and not self.attends
 
     @property
     def dims(self) -> int | InputDims:
         """What the tower is built with: the width of the vector, or the sizes of a `TowerInput`."""
         width = self._num_dense + sum(self.layout.dims[name] for name in self._in_vector)
+        width += len(self._behaviours) * self.field_dim if self.attends else 0
         if not self.requires:
             return width
         return InputDims(
@@ -93,7 +113,7 @@ class TowerInputs(nn.Module):
             fields=self.fields if "fields" in self.requires else (),
             field_dim=self.field_dim,
             sequences={b: self._max_len[names[0]] for b, names in self._behaviours.items()}
-            if self._apart
+            if "sequences" in self.requires
             else {},
         )
 
@@ -109,26 +129,36 @@ class TowerInputs(nn.Module):
             _mean(piece, batch.sequences[name].lengths_B) if piece.dim() == 3 else piece
             for name, piece in side_by_side(vectors, self._in_vector)
         ]
+        sequences, target_BE = self._compared(batch, vectors) if self._apart else (None, None)
+        if self.attention is not None:
+            assert sequences is not None
+            assert target_BE is not None
+            parts += self.attention(sequences, target_BE)
         x_BD = torch.cat(parts, dim=1)
         if not self.requires:
             return x_BD
-        sequences, target_BE = None, None
-        if self._apart:
-            sequences = {
-                behaviour: (
-                    self._map(
-                        f"sequence_{behaviour}", torch.cat([vectors[name] for name in names], dim=2)
-                    ),
-                    batch.sequences[names[0]].lengths_B,
-                )
-                for behaviour, names in self._behaviours.items()
-            }
-            if self._targets:
-                target_BE = self._map(
-                    "target", torch.cat([vectors[name] for name in self._targets], dim=1)
-                )
         fields_BFE = self._fields(batch, vectors) if "fields" in self.requires else None
+        if "sequences" not in self.requires:
+            return TowerInput(x_BD, fields_BFE=fields_BFE)
         return TowerInput(x_BD, fields_BFE=fields_BFE, sequences=sequences, target_BE=target_BE)
+
+    def _compared(
+        self, batch: Batch, vectors: Mapping[str, Tensor]
+    ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor | None]:
+        """Each behaviour's items with their lengths, and the target."""
+        sequences = {
+            behaviour: (
+                self._map(
+                    f"sequence_{behaviour}", torch.cat([vectors[name] for name in names], dim=2)
+                ),
+                batch.sequences[names[0]].lengths_B,
+            )
+            for behaviour, names in self._behaviours.items()
+        }
+        if not self._targets:
+            return sequences, None
+        target = torch.cat([vectors[name] for name in self._targets], dim=1)
+        return sequences, self._map("target", target)
 
     def _fields(self, batch: Batch, vectors: Mapping[str, Tensor]) -> Tensor:
         dense_KBE = batch.dense_DB.unsqueeze(2) * self.dense_weight.unsqueeze(
@@ -148,24 +178,24 @@ class TowerInputs(nn.Module):
         mapped: Tensor = self.maps[key](vectors) if key in self.maps else vectors
         return mapped
 
-    def _require(self, spec: Spec, tower: str) -> None:
+    def _require(self, spec: Spec, who: str, requires: AbstractSet[str]) -> None:
         problems = []
-        if "fields" in self.requires and not self.fields:
-            problems.append(f"tower: `{tower}` needs fields. Add a sparse or dense feature.")
-        if "sequences" in self.requires and not self._behaviours:
+        if "fields" in requires and not self.fields:
+            problems.append(f"{who} needs fields. Add a sparse or dense feature.")
+        if "sequences" in requires and not self._behaviours:
             problems.append(
-                f"tower: `{tower}` needs a behaviour sequence. Add a feature of `type: sequence`, "
+                f"{who} needs a behaviour sequence. Add a feature of `type: sequence`, "
                 "for example a list column of the items a user clicked before."
             )
-        elif "target" in self.requires and not self._targets:
+        elif "target" in requires and not self._targets:
             table = spec.table_of(spec.sequences[0]) if spec.sequences else "item_id"
             problems.append(
-                f"tower: `{tower}` needs a target that a sequence's items are compared with. Add a "
+                f"{who} needs a target that a sequence's items are compared with. Add a "
                 f"single-valued sparse feature that owns or shares the table `{table}`."
             )
-        if unknown := self.requires - {"fields", "sequences", "target"}:
+        if unknown := requires - {"fields", "sequences", "target"}:
             listed = ", ".join(f"`{name}`" for name in sorted(unknown))
-            problems.append(f"tower: `{tower}` requires {listed}, which a spec cannot give yet.")
+            problems.append(f"{who} requires {listed}, which a spec cannot give yet.")
         if problems:
             raise SpecError.all_of(problems)
 

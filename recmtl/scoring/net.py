@@ -60,7 +60,7 @@ class ScoringNet:
         self.net = net
         self.lookup = net.lookup
         in_bf16 = net.lookup.precision == "int8" and multiplies_bf16()
-        frozen = None if net.inputs.requires else freeze(net.tower, in_bf16=in_bf16)
+        frozen = freeze(net.tower, in_bf16=in_bf16) if net.inputs.is_plain else None
         self.first = None if frozen is None else FirstLayers(self.lookup, frozen, fold_bytes)
         self.rows = MOST_ROWS
         while frozen and self.rows > _LEAST_ROWS and self.rows * len(frozen.bias_W) > _PASS_FLOATS:

@@ -112,7 +112,7 @@ class BatchScorer:
             checkpoint.load_full(self.verified, "tables/", "/weight"),
             precision=self.tables,
         )
-        net = build_net(config, config.tower, encoders, lookup)
+        net = build_net(config, config.network, encoders, lookup)
         net.load_dense(checkpoint.load_full(self.verified, "net/"))
         return net.eval()
 

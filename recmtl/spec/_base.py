@@ -36,7 +36,8 @@ class StrictModel(BaseModel):
     reserved: ClassVar[frozenset[str]] = frozenset()
     """Keys, and values written as `key: value`, that a later version will give a meaning."""
     shorthands: ClassVar[tuple[str, ...]] = ()
-    """Keys whose section may be a bare word: `tower: ple` is short for `tower: {kind: ple}`."""
+    """Keys whose section may be a bare word: `tower: ple` is short for `tower: {kind: ple}`; those
+    of a section within another, as in `tower.head`, after that one."""
 
     @classmethod
     def problems(cls, data: Mapping[str, Any]) -> list[Problem]:

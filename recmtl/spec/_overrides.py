@@ -75,7 +75,7 @@ def _write(
         if isinstance(step, str) and here.get(step) is None:
             here[step] = {}
             made.append(path)
-        elif isinstance(here[step], str) and path == (step,) and step in model.shorthands:
+        elif isinstance(here[step], str) and ".".join(map(str, path)) in model.shorthands:
             here[step] = {"kind": here[step]}
         here = here[step]
         if not isinstance(here, dict | list):

@@ -42,6 +42,12 @@ def task_problems(data: Data) -> list[Problem]:
         name, given = text(task, "name"), text(task, "given")
         if name is not None and (wrong := task_name_problem(name)) is not None:
             problems.append(Problem(("tasks", i, "name"), wrong))
+        group = text(task, "group")
+        if group is not None and (wrong := task_name_problem(group, "group")) is not None:
+            problems.append(Problem(("tasks", i, "group"), wrong))
+        if group is not None and task.get("product_of") is not None:
+            message = "`group` says nothing of a product, which has no head. Remove it."
+            problems.append(Problem(("tasks", i, "group"), message))
         if given is not None and given == text(task, "label"):
             message = (
                 f"`given` is its own label `{given}`: wherever it is observed the label would be 1."

@@ -27,8 +27,12 @@ MODULE_NAMES = frozenset({
 """Public attributes of torch's modules and their dicts, which cannot be keys of them."""
 
 
-def task_name_problem(name: str) -> str | None:
-    """What is wrong with a task's name, if anything.
+def task_name_problem(name: str, key: str = "name") -> str | None:
+    """What is wrong with the name of a task, or of its group, if anything.
+
+    Args:
+        name: the name.
+        key: where it stands, `name` or `group`.
 
     Example:
         >>> task_name_problem("ctr") is None
@@ -37,10 +41,10 @@ def task_name_problem(name: str) -> str | None:
         '`name` must not be `train`, which torch uses itself. Write `train_task`, for example.'
     """
     if _IDENTIFIER.fullmatch(name) is None:
-        return f"`name` must be a letter and then letters, digits and underscores, got `{name}`."
+        return f"`{key}` must be a letter and then letters, digits and underscores, got `{name}`."
     if name in MODULE_NAMES:
         return (
-            f"`name` must not be `{name}`, which torch uses itself. "
-            f"Write `{name}_task`, for example."
+            f"`{key}` must not be `{name}`, which torch uses itself. "
+            f"Write `{name}_{'task' if key == 'name' else key}`, for example."
         )
     return None

@@ -27,12 +27,26 @@ def editor_schema(model: type[StrictModel]) -> dict[str, Any]:
             definition = _definition(definitions, member)
             if "kind" in definition["properties"]:
                 definition["required"] = ["kind"]
-    for key in model.shorthands:
-        full = properties[key]
-        kinds = [k for m in full.get("oneOf", (full,)) for k in _kinds(_definition(definitions, m))]
-        short = {"enum": kinds}
-        properties[key] = {"description": full.pop("description", ""), "anyOf": [short, full]}
+    for key in sorted(model.shorthands, key=len, reverse=True):  # what is inside comes first
+        *outer, last = key.split(".")
+        places = [properties]
+        for name in outer:
+            sections = [found for place in places for found in _sections(definitions, place[name])]
+            places = [section["properties"] for section in sections]
+        for place in places:
+            if last in place:
+                place[last] = _with_short_form(definitions, place[last])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _sections(definitions: dict[str, Any], value: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a section may be, each kind's definition."""
+    return [_definition(definitions, member) for member in value.get("oneOf", (value,))]
+
+
+def _with_short_form(definitions: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
+    kinds = [kind for section in _sections(definitions, full) for kind in _kinds(section)]
+    return {"description": full.pop("description", ""), "anyOf": [{"enum": kinds}, full]}
 
 
 def _definition(definitions: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:

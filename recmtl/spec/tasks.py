@@ -19,7 +19,7 @@ class Task(StrictModel):
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset(
-        {"after", "calibration", "group", "loss", "matured"} | {"kind: hazard", "kind: ordinal"}
+        {"after", "calibration", "loss", "matured"} | {"kind: hazard", "kind: ordinal"}
     )
 
     name: Column
@@ -37,5 +37,7 @@ class Task(StrictModel):
     product_of: tuple[Column, ...] | None = None
     """Binary tasks, at least two, whose probabilities multiply to this one's: the task has no head
     of its own."""
+    group: Column = "all"
+    """Group of tasks that belong together, an identifier, for towers that know groups (HoME)."""
     weight: float = Field(default=1.0, ge=0)
     """Factor of the task's terms in the loss."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -121,6 +121,15 @@ def _nearest(places: Mapping[KeyPath, _Place], path: KeyPath) -> _Place:
     return next(places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in places)
 
 
+def _spelt_out(data: Any, keys: Sequence[str]) -> Any:
+    """The same with `{kind: word}` instead of a bare word at the end of a path of keys."""
+    if not keys:
+        return {"kind": data} if isinstance(data, str) else data
+    if not isinstance(data, Mapping) or keys[0] not in data:
+        return data
+    return {**data, keys[0]: _spelt_out(data[keys[0]], keys[1:])}
+
+
 def _validate(model: type[M], document: Document) -> tuple[M | None, list[Problem]]:
     """The model, and what is wrong besides what YAML itself got wrong."""
     data = document.data
@@ -128,8 +137,7 @@ def _validate(model: type[M], document: Document) -> tuple[M | None, list[Proble
         what = "is empty" if data is None else "is not a mapping of keys to values"
         return None, [Problem((), f"the file {what}. It must have the keys of a spec.")]
     for key in model.shorthands:
-        if isinstance(data.get(key), str):
-            data = {**data, key: {"kind": data[key]}}
+        data = _spelt_out(data, key.split("."))
     problems = model.problems(data)
     value: M | None = None
     try:

@@ -57,9 +57,10 @@ def check_expert_owners(subject: Subject) -> None:
     for sizes in _combinations(subject):
         for tasks in (_names(count) for count in range(1, 5)):
             config = subject.sized(num_levels=2, **sizes)
-            tower = subject.build(tasks, config=config).eval()
+            slots = [TaskSlot(task, group="ab"[t % 2]) for t, task in enumerate(tasks)]
+            tower = subject.awake(subject.build(slots, config=config)).eval()
             refs = subject.refs(tower)
-            _check_counts(subject, refs, tasks, sizes)
+            _check_counts(subject, refs, slots, config)
             _check_moves(subject, tower, refs, "T02")
 
 
@@ -70,7 +71,7 @@ def check_shared_gate(subject: Subject) -> None:
     gate_BE = tower.explain(subject.rows(16)).get("level_1/shared_gate")
     if gate_BE is None:
         raise NotApplicable("`explain` has no `level_1/shared_gate`")
-    if subject.has("num_task_experts", "num_shared_experts"):
+    if subject.has("num_task_experts", "num_shared_experts", "num_levels"):
         expected = 3 * config.num_task_experts + config.num_shared_experts
         assert gate_BE.shape[1] == expected, (
             f"T03: the shared gate of level 1 has {gate_BE.shape[1]} outputs for 3 tasks, expected "
@@ -145,29 +146,48 @@ def _combinations(subject: Subject) -> list[dict[str, int]]:
 
 
 def _check_counts(
-    subject: Subject, refs: Sequence[ExpertRef], tasks: Sequence[str], sizes: dict[str, int]
+    subject: Subject, refs: Sequence[ExpertRef], slots: Sequence[TaskSlot], config: Any
 ) -> None:
-    asked = ", ".join(f"{name}={value}" for name, value in sizes.items())
+    expected = _expected(subject, slots, config)
+    if expected is None:
+        return
+    names = ("num_experts", "num_task_experts", "num_group_experts", "num_shared_experts")
+    asked = ", ".join(f"{name}={getattr(config, name)}" for name in names if subject.has(name))
     top = max(ref.level for ref in refs)
     for level, built in Counter(ref.level for ref in refs).items():
-        if subject.has("num_task_experts", "num_shared_experts"):
-            expected = len(tasks) * sizes["num_task_experts"] + sizes["num_shared_experts"]
-        elif subject.has("num_experts"):
-            expected = sizes["num_experts"]
-        else:
-            return
-        assert built == expected, (
-            f"T02: level {level} has {built} experts for {len(tasks)} tasks and {asked}, "
-            f"expected {expected}."
+        owners = expected if level == top or not subject.has("num_group_experts") else expected[1:]
+        total = sum(count for counts in owners for count in counts.values())
+        assert built == total, (
+            f"T02: level {level} has {built} experts for {len(slots)} tasks and {asked}, "
+            f"expected {total}."
         )
-    if "num_task_experts" in sizes and len(tasks) > 1:
-        owners = Counter(ref.tasks for ref in refs if ref.level == top)
-        wanted: dict[tuple[str, ...], int] = {(t,): sizes["num_task_experts"] for t in tasks}
-        wanted[tuple(tasks)] = sizes["num_shared_experts"]
-        assert owners == wanted, (
-            f"T02: for {asked} the experts of the last level serve {dict(owners)}, "
-            f"expected {wanted}."
+    if len(slots) > 1 and subject.has("num_task_experts"):
+        served = Counter(ref.tasks for ref in refs if ref.level == top)
+        wanted = Counter[tuple[str, ...]]()
+        for counts in expected:
+            wanted.update(counts)
+        assert served == wanted, (
+            f"T02: for {asked} the experts of the last level serve {dict(served)}, "
+            f"expected {dict(wanted)}."
         )
+
+
+def _expected(
+    subject: Subject, slots: Sequence[TaskSlot], config: Any
+) -> list[dict[tuple[str, ...], int]] | None:
+    """How many experts serve which tasks: those of tasks, of groups, and shared ones."""
+    names = tuple(slot.name for slot in slots)
+    if subject.has("num_experts"):
+        return [{names: config.num_experts}]
+    if not subject.has("num_task_experts", "num_shared_experts"):
+        return None
+    groups: dict[str, tuple[str, ...]] = {}
+    if subject.has("num_group_experts"):
+        for slot in slots:
+            groups[slot.group] = (*groups.get(slot.group, ()), slot.name)
+    by_group = dict.fromkeys(groups.values(), getattr(config, "num_group_experts", 0))
+    own: dict[tuple[str, ...], int] = {(name,): config.num_task_experts for name in names}
+    return [own, by_group, {names: config.num_shared_experts}]
 
 
 def _check_moves(subject: Subject, tower: Any, refs: Sequence[ExpertRef], check: str) -> None:

@@ -86,7 +86,7 @@ def check_state_round_trip(subject: Subject) -> None:
 def check_parameters_are_trained(subject: Subject) -> None:
     """T09: every parameter has a gradient after one backward of the summed losses."""
     for config, alive in ((subject.config, False), (subject.lively(), True)):
-        tower = subject.build(subject.names, config=config)
+        tower = subject.awake(subject.build(subject.names, config=config))
         tower(subject.rows(64)).square().sum().backward()
         for name, weight in tower.named_parameters():
             if weight.requires_grad:
@@ -100,7 +100,7 @@ def check_parameters_are_trained(subject: Subject) -> None:
 def check_heads(subject: Subject) -> None:
     """heads: some parameters belong to each task alone, and named ones to the task they name."""
     names = [*subject.names, subject.added]
-    tower = subject.build(names, config=subject.lively())
+    tower = subject.awake(subject.build(names, config=subject.lively()))
     reach = _reach(tower, subject.rows(64))
     for task in names:
         assert {task} in reach.values(), (

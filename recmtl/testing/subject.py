@@ -69,6 +69,17 @@ class Subject:
             tasks=self.tower.tasks if tasks is None else tasks,
         )
 
+    def awake(self, tower: Any) -> Any:
+        """The tower with small random values where weights start at zero.
+
+        Behind such a weight, as of a gate that starts as the identity, nothing has a gradient.
+        """
+        with torch.no_grad():
+            for weight in tower.parameters():
+                if not weight.any():
+                    weight.normal_(std=0.1)
+        return tower
+
     def has(self, *fields: str) -> bool:
         """Whether the config has all of these fields."""
         return set(fields) <= {field.name for field in dataclasses.fields(self.config)}

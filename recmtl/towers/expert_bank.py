@@ -7,7 +7,7 @@ E = T * M + S all experts, G inputs, I and O a layer's input and output width, H
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from recmtl.towers.chunk import Block, Plan
 from recmtl.towers.chunked import can_run, is_watched, run
+from recmtl.towers.expert_norm import Activation, ExpertNorm, Norm
 from recmtl.towers.gating import Gates
+from recmtl.towers.parameters import by_task, uniform_
 
-__all__ = ["ExpertBank", "ExpertRef", "by_task", "uniform_"]
+__all__ = ["Columns", "ExpertBank", "ExpertRef"]
 
 
 class ExpertRef(NamedTuple):
@@ -53,7 +55,9 @@ class Columns(NamedTuple):
 
 
 class ExpertBank(nn.Module):
-    """E equal MLPs with ReLU after every layer, in the order [task 1's ... task T's; shared].
+    """E equal MLPs, in the order [task 1's ... task T's; shared].
+
+    ReLU follows every layer or, where asked for, a normalisation and Swish.
 
     The first layer of experts that read the same input is one wide matrix product; every other
     layer is one batched product. Experts of a task are stored under its name, ``(M, I, O)`` a
@@ -77,6 +81,8 @@ class ExpertBank(nn.Module):
         num_shared_experts: int = 0,
         dropout: float = 0.0,
         own_inputs: bool = False,
+        norm: Norm = "none",
+        activation: Activation = "relu",
     ) -> None:
         """Build it.
 
@@ -87,6 +93,8 @@ class ExpertBank(nn.Module):
             num_task_experts: experts M of each task.
             num_shared_experts: experts S that belong to no task.
             dropout: share of units dropped after each layer.
+            norm: what normalises each layer's outputs before its activation.
+            activation: what follows each layer.
             own_inputs: True: the input is ``(B, G, D)``, one for each task and, where there are
                 shared experts, a last one for those; False: all read ``(B, D)``.
         """
@@ -104,6 +112,12 @@ class ExpertBank(nn.Module):
             _ExpertLayer(i, o, owners, num_task_experts, num_shared_experts)
             for i, o in pairwise(sizes)
         )
+        self.norms = nn.ModuleList(
+            ExpertNorm(norm, o, owners, num_task_experts, num_shared_experts)
+            for o in widths
+            if norm != "none"
+        )
+        self.activation = activation
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,18 +125,26 @@ class ExpertBank(nn.Module):
         if self.can_chunk(x):
             return self.chunked(x)
         out_EBO = self._spread(x) if self.own_inputs else self._first_layer(x)
-        for layer in list(self.layers)[0 if self.own_inputs else 1 :]:
-            weight_EIO, bias_EO = layer()
+        for i in range(0 if self.own_inputs else 1, len(self.layers)):
+            weight_EIO, bias_EO = self.layers[i]()
             out_EBO = torch.baddbmm(bias_EO.unsqueeze(1), out_EBO, weight_EIO)
-            out_EBO = self.dropout(out_EBO.relu_())
+            out_EBO = self._end_of_layer(i, out_EBO)
         return out_EBO.transpose(0, 1)
 
     def _first_layer(self, x_BD: Tensor) -> Tensor:
         """All experts on the same rows: one product with their weights side by side."""
         weight_EIO, bias_EO = self.layers[0]()
         wide = torch.addmm(bias_EO.flatten(), x_BD, weight_EIO.transpose(0, 1).flatten(1))
-        kept: Tensor = self.dropout(wide.relu_())
-        return kept.view(-1, self.num_experts, bias_EO.shape[1]).transpose(0, 1)
+        out_BEO = wide.view(-1, self.num_experts, bias_EO.shape[1])
+        return self._end_of_layer(0, out_BEO.transpose(0, 1))
+
+    def _end_of_layer(self, i: int, out_EBO: Tensor) -> Tensor:
+        """Normalisation, activation and dropout of a layer's products, which are used up."""
+        if self.norms:
+            out_EBO = self.norms[i](out_EBO)
+        is_relu = self.activation == "relu"
+        kept: Tensor = self.dropout(out_EBO.relu_() if is_relu else nn.functional.silu(out_EBO))
+        return kept
 
     def _spread(self, x_BGD: Tensor) -> Tensor:
         """Each expert's input, ``(E, B, D)``."""
@@ -146,6 +168,8 @@ class ExpertBank(nn.Module):
         )
         return (
             is_off
+            and not self.norms
+            and self.activation == "relu"
             and can_run(x, next(self.parameters()), self.num_experts * self.widths[0])
             and all(type(layer) is _ExpertLayer for layer in self.layers)
             and not is_watched(self)
@@ -205,7 +229,8 @@ class ExpertBank(nn.Module):
             yield ExpertRef(f"shared {i + 1}", level, self.tasks, tuple((k, i) for k in keys))
 
     def _keys(self, name: str) -> list[str]:
-        return [f"layers.{i}.{name}" for i in range(len(self.layers))]
+        parts = {"layers": self.layers, "norms": self.norms}
+        return [f"{part}.{i}.{name}" for part, kept in parts.items() for i in range(len(kept))]
 
 
 class _ExpertLayer(nn.Module):
@@ -256,23 +281,6 @@ class _ExpertLayer(nn.Module):
 
     def _biases(self) -> list[Tensor]:
         return [*self.task_bias.values(), *([self.shared_bias] if self.has_shared else [])]
-
-
-def by_task(parameters: Mapping[str, nn.Parameter]) -> nn.ParameterDict:
-    """Parameters under their tasks' names, in the order given.
-
-    `nn.ParameterDict` would sort a plain dict by name, so they are put in one by one.
-    """
-    kept = nn.ParameterDict()
-    for task, parameter in parameters.items():
-        kept[task] = parameter
-    return kept
-
-
-def uniform_(weight: Tensor, *, fan_in: int, gain: float = 1.0) -> nn.Parameter:
-    """A parameter drawn uniformly within gain / sqrt(fan_in), as `torch.nn.Linear` does."""
-    bound = gain / math.sqrt(fan_in)
-    return nn.Parameter(weight.uniform_(-bound, bound))
 
 
 def _hidden_weight(count: int, in_dim: int, out_dim: int) -> nn.Parameter:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recmtl._checks import suggest
 
-__all__ = ["InputDims", "TaskSlot", "TowerInput", "input_width", "task_slots"]
+__all__ = ["InputDims", "TaskSlot", "TowerInput", "groups_of", "input_width", "task_slots"]
 
 
 class TaskSlot(NamedTuple):
@@ -98,7 +98,8 @@ def task_slots(tasks: Sequence[str | TaskSlot]) -> tuple[TaskSlot, ...]:
     problems = [] if slots else ["`tasks` must name at least one task."]
     names = [slot.name for slot in slots]
     for i, slot in enumerate(slots):
-        problems += _name_problems(slot.name)
+        problems += _name_problems("task", slot.name)
+        problems += _name_problems("group", slot.group)
         if slot.name in names[:i]:
             problems.append(f"task `{slot.name}` is declared twice.")
         if isinstance(slot.outputs, bool) or not isinstance(slot.outputs, int) or slot.outputs < 1:
@@ -120,17 +121,27 @@ def task_slots(tasks: Sequence[str | TaskSlot]) -> tuple[TaskSlot, ...]:
     return slots
 
 
+def groups_of(slots: Sequence[TaskSlot]) -> tuple[str, ...]:
+    """Names of the tasks' groups, each once, in the order of the alphabet, whatever the tasks'.
+
+    Example:
+        >>> groups_of((TaskSlot("click", group="act"), TaskSlot("stay", group="watch")))
+        ('act', 'watch')
+    """
+    return tuple(sorted({slot.group for slot in slots}))
+
+
 # A task's parameters are attributes of a ParameterDict, so its name must not hide a method of it.
 _RESERVED = frozenset(dir(nn.ModuleDict())) | frozenset(dir(nn.ParameterDict()))
 
 
-def _name_problems(name: str) -> list[str]:
+def _name_problems(what: str, name: str) -> list[str]:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        return [f"task name {name!r} must be an identifier: letters, digits, underscores."]
+        return [f"{what} name {name!r} must be an identifier: letters, digits, underscores."]
     if name in _RESERVED:
         return [
-            f"task name `{name}` is an attribute of torch's ModuleDict or ParameterDict, where the "
-            f"task's parameters are kept; rename it, for example to `is_{name}`."
+            f"{what} name `{name}` is an attribute of torch's ModuleDict or ParameterDict, where "
+            f"the {what}'s parameters are kept; rename it, for example to `is_{name}`."
         ]
     return []
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from recmtl._checks import suggest
-from recmtl.towers.expert_bank import Columns, ExpertBank, by_task, uniform_
+from recmtl.towers.expert_bank import Columns, ExpertBank
 from recmtl.towers.gating import Gates
 from recmtl.towers.inputs import TaskSlot
+from recmtl.towers.parameters import by_task, uniform_
 
 __all__ = ["GateBank", "HeadBank"]
 

@@ -6,7 +6,7 @@ Shape letters: B rows, D input width, E experts, G gates, H expert width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class Tower(nn.Module):
         requires: what it needs beyond the vector ``x_BD`` (fields of `TowerInput`).
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: frozenset[str] = frozenset()
     heads: HeadBank
 
     def __init__(

@@ -27,11 +27,11 @@ from recmtl.data.codes import Aside
 from recmtl.embeddings import layout
 from recmtl.embeddings.sharded import ShardedLookup
 from recmtl.errors import RecMTLError, SpecError
-from recmtl.models import build_net, build_tasks
+from recmtl.models import build_net, build_tasks, reads_items
 from recmtl.models.outcomes import Outcomes
 from recmtl.spec import Spec
 from recmtl.tasks import LossTerms
-from recmtl.towers import TOWERS, TowerConfig
+from recmtl.towers import TowerConfig
 from recmtl.training.compiled import accelerate_loss, accelerate_tower, falls_back, problem_of
 from recmtl.training.loaders import ValidLoader
 from recmtl.training.loss_sums import LossSums, Position
@@ -134,7 +134,10 @@ class MultiTaskModule(pl.LightningModule):
         """
         require_strategy(self.trainer, TorchRecStrategy)
         problems = trainer_problems(
-            self.trainer, self.train_config, automatic=self.automatic_optimization
+            self.trainer,
+            self.train_config,
+            automatic=self.automatic_optimization,
+            has_batch_norm=getattr(self.config.tower, "norm", None) == "batch",
         )
         outside = [name for name, _ in self.named_parameters() if not name.startswith("net.")]
         if outside:
@@ -152,11 +155,11 @@ class MultiTaskModule(pl.LightningModule):
             return
         encoders, train = self.encoders, self.train_config
         tables = layout(self.config, encoders.tables, encoders.single, encoders.bags)
-        requires = TOWERS[type(self.config.tower)].requires
-        if not requires & {"sequences", "target"} and train.embedding.l2 == 0:
+        network = self.config.network
+        if not reads_items(self.config, network) and train.embedding.l2 == 0:
             tables = tables.with_means()  # the penalty is on each item
         lookup = ShardedLookup(tables, train.embedding, seed=train.seed)
-        self.net = build_net(self.config, self.config.tower, encoders, lookup, seed=train.seed)
+        self.net = build_net(self.config, network, encoders, lookup, seed=train.seed)
         self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
 
     def on_fit_start(self) -> None:

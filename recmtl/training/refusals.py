@@ -17,13 +17,16 @@ __all__ = ["require_strategy", "trainer_problems"]
 _PRECISIONS = ("32-true", "bf16-mixed")
 
 
-def trainer_problems(trainer: pl.Trainer, config: TrainConfig, *, automatic: bool) -> list[str]:
+def trainer_problems(
+    trainer: pl.Trainer, config: TrainConfig, *, automatic: bool, has_batch_norm: bool = False
+) -> list[str]:
     """Everything about the Trainer that the tables cannot go along with, one sentence each.
 
     Args:
         trainer: as the user made it.
         config: how the model is to be trained.
         automatic: the module's `automatic_optimization`.
+        has_batch_norm: whether the tower normalises over the rows of a batch.
 
     Example:
         >>> trainer = pl.Trainer(accelerator="cpu", accumulate_grad_batches=2, logger=False)
@@ -42,6 +45,11 @@ def trainer_problems(trainer: pl.Trainer, config: TrainConfig, *, automatic: boo
             "automatic_optimization=False: tables are updated in each backward, so several backward"
             " passes a step would update them several times. Combine the losses and return one from"
             " `training_step`."
+        )
+    if has_batch_norm and trainer.world_size > 1:
+        found.append(
+            f"tower.norm: `batch` would take the mean of each of {trainer.world_size} processes'"
+            " rows for itself. Use `norm: layer`, or one process."
         )
     if any(isinstance(callback, StochasticWeightAveraging) for callback in _callbacks(trainer)):
         found.append(

@@ -37,6 +37,8 @@ TOWERS = {
     "cgc": "{kind: cgc, expert_widths: [16], head_widths: [8]}",
     "ple": "{kind: ple, num_levels: 2, expert_widths: [16], head_widths: [8]}",
     "esmm": "{kind: esmm, head_widths: [16, 8]}",
+    "home": "{kind: home, expert_widths: [16], head_widths: [8]}",
+    "dtrn": "{kind: dtrn, head: {kind: shared_bottom, expert_widths: [16], head_widths: [8]}}",
 }
 """Tower -> a small one."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from recmtl.testing.subject import Subject
+from recmtl.towers import TOWERS, InputDims, Tower, TowerInput, build_tower
 
 
 def randomise(tower: nn.Module, *, seed: int = 0) -> nn.Module:
@@ -41,3 +44,14 @@ def move(weights: Iterable[Tensor], *, by: float = 1.0) -> None:
     with torch.no_grad():
         for weight in weights:
             weight += by
+
+
+def built(config: type, tasks: Sequence[str]) -> Tower:
+    """A tower with its defaults, on four inputs, or on as small fields and sequences."""
+    dims = InputDims(x=4, fields=("user", "item"), field_dim=4, sequences={"clicks": 3})
+    return build_tower(config(), in_dim=dims if TOWERS[config].requires else 4, tasks=tasks)
+
+
+def inputs_of(tower: Tower, count: int) -> Tensor | TowerInput:
+    """Random float32 rows of what the tower takes."""
+    return Subject(tower).rows(count)

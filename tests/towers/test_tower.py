@@ -5,9 +5,12 @@ import pickle
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._pytree import tree_map
 
-from recmtl.towers import PLE, TOWERS, PLEConfig, Tower, build_tower
+from recmtl.towers import PLE, TOWERS, PLEConfig, Tower
+from tests.towers.helpers import built, inputs_of
 
 TASKS = ("zeta", "alpha")
 every_tower = pytest.mark.parametrize("config", TOWERS, ids=lambda config: config.__name__)
@@ -32,43 +35,45 @@ def test_levels_of_explain() -> None:
 
 @every_tower
 def test_copies_are_equal_and_independent_pitfall_T10(config: type) -> None:
-    tower = build_tower(config(), in_dim=4, tasks=TASKS).eval()
-    x_BD = torch.randn(5, 4)
+    tower = built(config, TASKS).eval()
+    x = inputs_of(tower, 5)
     for copied in (copy.deepcopy(tower), pickle.loads(pickle.dumps(tower))):
-        assert_close(copied(x_BD), tower(x_BD))
+        assert_close(copied(x), tower(x))
         copied.set_base_rates({"zeta": 0.01, "alpha": 0.5})
-        assert not torch.equal(copied(x_BD), tower(x_BD))
+        assert not torch.equal(copied(x), tower(x))
 
 
 @every_tower
 def test_half_precision_stays_near_float32(config: type) -> None:
     torch.manual_seed(0)
-    tower = build_tower(config(), in_dim=4, tasks=TASKS)
-    x_BD = torch.randn(5, 4)
-    expected_BT = tower(x_BD)
+    tower = built(config, TASKS)
+    x = inputs_of(tower, 5)
+    expected_BT = tower(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits_BT = tower(x_BD)
+        logits_BT = tower(x)
     logits_BT.float().sum().backward()
     assert all(weight.grad is not None for weight in tower.parameters())
     assert_close(logits_BT.float(), expected_BT, rtol=0.05, atol=0.05)
-    half_BT = copy.deepcopy(tower).bfloat16()(x_BD.bfloat16())
+    half_BT = copy.deepcopy(tower).bfloat16()(
+        tree_map(lambda part: part.bfloat16() if part.is_floating_point() else part, x)
+    )
     assert_close(half_BT.float(), expected_BT, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.slow
 @every_tower
 def test_a_compiled_tower_is_the_same(config: type) -> None:
-    tower = build_tower(config(), in_dim=4, tasks=TASKS)
+    tower = built(config, TASKS)
     compiled = torch.compile(tower, backend="aot_eager", fullgraph=True)
     for count in (5, 1, 9):
-        x_BD = torch.randn(count, 4)
+        x = inputs_of(tower, count)
         tower.zero_grad()
-        compiled(x_BD).square().sum().backward()
+        compiled(x).square().sum().backward()
         gradients = [weight.grad.clone() for weight in tower.parameters()]
         tower.zero_grad()
-        logits_BT = tower(x_BD)
+        logits_BT = tower(x)
         logits_BT.square().sum().backward()
-        assert_close(compiled(x_BD), logits_BT)
+        assert_close(compiled(x), logits_BT)
         for weight, gradient in zip(tower.parameters(), gradients, strict=True):
             assert_close(gradient, weight.grad)
 
@@ -76,7 +81,7 @@ def test_a_compiled_tower_is_the_same(config: type) -> None:
 @pytest.mark.gpu
 @every_tower
 def test_cuda_agrees_with_the_cpu(config: type) -> None:
-    tower = build_tower(config(), in_dim=4, tasks=TASKS)
-    x_BD = torch.randn(64, 4)
-    expected_BT = tower(x_BD)
-    assert_close(tower.cuda()(x_BD.cuda()).cpu(), expected_BT, rtol=1e-3, atol=1e-3)
+    tower = built(config, TASKS)
+    x = inputs_of(tower, 64)
+    expected_BT = tower(x)
+    assert_close(tower.cuda()(tree_map(Tensor.cuda, x)).cpu(), expected_BT, rtol=1e-3, atol=1e-3)

@@ -253,6 +253,19 @@ def test_fp16_loss_scaling_is_refused_pitfall_T28() -> None:
     assert "scaled fp16 gradients would reach the tables unscaled" in problem
 
 
+def test_batch_norm_over_several_processes_is_refused() -> None:
+    asked = SimpleNamespace(
+        precision="32-true",
+        callbacks=[],
+        accumulate_grad_batches=1,
+        gradient_clip_val=None,
+        world_size=2,
+    )
+    (problem,) = trainer_problems(asked, TrainConfig(), automatic=True, has_batch_norm=True)  # type: ignore[arg-type]
+    assert problem.startswith("tower.norm: `batch` would take the mean of each of 2 processes'")
+    assert not trainer_problems(asked, TrainConfig(), automatic=True)  # type: ignore[arg-type]
+
+
 def test_another_number_of_devices_than_the_trainers_is_refused(make: Make, trainer: Make) -> None:
     with pytest.raises(SpecError, match=r"train\.devices is 2 and the Trainer has 1\. Pass"):
         trainer().fit(*make("train.devices=2"))
