@@ -1,7 +1,7 @@
 """Batch: what passes from data to model. Torch only.
 
 Shape letters: B rows, F single-valued sparse features, N values of a list column, D dense
-features, K label columns.
+features and components of vectors, K label columns.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Batch:
     """int64 ids of the single-valued sparse features, each inside its table; 0 is
     out-of-vocabulary."""
     dense_DB: Tensor
-    """float32 dense features, transformed and normalised (feature-major, like `ids_FB`)."""
+    """float32 dense features, then the components of vectors, transformed and normalised
+    (feature-major, like `ids_FB`; see `Spec.dense_rows`)."""
     bags: dict[str, Ragged]
     """List-valued sparse features by name."""
     sequences: dict[str, Ragged]

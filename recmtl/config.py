@@ -14,7 +14,7 @@ from recmtl._checks import suggest
 from recmtl._files import write_json, write_text
 from recmtl.embeddings.config import EmbeddingConfig
 from recmtl.spec import Problem, Spec, StrictModel
-from recmtl.spec.checks import entries, text
+from recmtl.spec.checks import TABLELESS, entries, text
 from recmtl.spec.docs import fill_tables
 from recmtl.spec.dump import to_yaml
 from recmtl.spec.schema import editor_schema
@@ -345,7 +345,9 @@ def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     tables = [
         name
         for _, f in entries(data, "features")
-        if f.get("type") != "dense" and (name := text(f, "name")) and f.get("table") in (None, name)
+        if text(f, "type") not in TABLELESS
+        and (name := text(f, "name"))
+        and f.get("table") in (None, name)
     ]
     for table in _section(train, "sharding"):
         if table not in tables:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import polars as pl
 
 from recmtl._checks import suggest
-from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.dtypes import family, inner, is_list, is_list_of_numbers
 from recmtl.data.values import is_value
-from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature, Spec
+from recmtl.spec import DenseFeature, Feature, SequenceFeature, SparseFeature, Spec, VectorFeature
 
 __all__ = ["column_problems", "needed_columns"]
 
@@ -80,7 +80,7 @@ def column_problems(
 def _feature_problems(
     where: str,
     schema: Mapping[str, pl.DataType],
-    feature: SparseFeature | SequenceFeature | DenseFeature,
+    feature: Feature,
     spec: Spec,
 ) -> list[str]:
     dtype = schema[feature.name]
@@ -94,6 +94,8 @@ def _feature_problems(
             )
             return [f"{column}, the spec says dense (Float32). {remedy}"]
         return []
+    if isinstance(feature, VectorFeature):
+        return _vector_problems(column, feature, dtype)
     if isinstance(feature, SequenceFeature) and not is_list(dtype):
         return [
             f"{column}, the spec says sequence (a list). Write it as a list column, or declare it "
@@ -139,6 +141,15 @@ def _id_problems(
     return []
 
 
+def _vector_problems(column: str, feature: VectorFeature, dtype: pl.DataType) -> list[str]:
+    if isinstance(dtype, pl.Null) or is_list_of_numbers(dtype):
+        return []
+    return [
+        f"{column}, the spec says vector (lists of {feature.dim} numbers). Write it as a list "
+        "column of numbers."
+    ]
+
+
 def _weights_problems(
     where: str, schema: Mapping[str, pl.DataType], feature: SparseFeature
 ) -> list[str]:
@@ -151,9 +162,7 @@ def _weights_problems(
         ]
     problems = []
     dtype = schema.get(feature.weights)
-    if dtype is not None and not (
-        is_list(dtype) and family(inner(dtype)) in ("int", "float", "null")
-    ):
+    if dtype is not None and not is_list_of_numbers(dtype):
         problems.append(
             f"{where}: column `{feature.weights}` is {dtype}, but weights are a list of numbers."
         )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import polars as pl
 
-__all__ = ["Family", "common", "family", "inner", "is_list", "normal"]
+__all__ = ["Family", "common", "family", "inner", "is_list", "is_list_of_numbers", "normal"]
 
 Family = Literal["int", "string", "float", "null", "other"]
 """Integers, booleans and decimals without places; strings and categories; floats and decimals with
@@ -21,6 +21,16 @@ def is_list(dtype: pl.DataType) -> bool:
         (True, False)
     """
     return isinstance(dtype, pl.List | pl.Array)
+
+
+def is_list_of_numbers(dtype: pl.DataType) -> bool:
+    """Whether each row of the column holds a list of numbers.
+
+    Example:
+        >>> is_list_of_numbers(pl.List(pl.Float32())), is_list_of_numbers(pl.List(pl.String()))
+        (True, False)
+    """
+    return is_list(dtype) and family(inner(dtype)) in ("int", "float", "null")
 
 
 def inner(dtype: pl.DataType) -> pl.DataType:

@@ -1,7 +1,7 @@
 """Encoders: fitted on training rows, they turn a frame into a Batch.
 
-Shape letters: B rows, F single-valued sparse features, D dense features, K label columns, N items
-of a list column.
+Shape letters: B rows, F single-valued sparse features, D dense features and components of vectors
+(V of one of them), K label columns, N items of a list column.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recmtl.data import store
 from recmtl.data.columns import needed_columns
 from recmtl.data.counts import EncodeCounts
 from recmtl.data.dense import normalise, read_dense
-from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.dtypes import family, inner, is_list, is_list_of_numbers
 from recmtl.data.fit import Fitted, fit, null_problem
 from recmtl.data.labels import Population, Rate, label_problems, read_labels, read_weight
 from recmtl.data.lists import FlatList, alignment_problems, cut, flatten, flatten_weights
@@ -31,6 +31,7 @@ from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
 from recmtl.data.scan import Log
 from recmtl.data.split import open_splits
+from recmtl.data.vectors import normalise_vectors, read_vectors
 from recmtl.data.wanted import Want, wanted_columns
 from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
@@ -142,7 +143,8 @@ class Encoders:
     def row_format(self) -> RowFormat:
         """How a training row lies in a pool."""
         words_per_id = 1 if max(self.tables.values(), default=0) < 2**31 else 2
-        return RowFormat(len(self.single), len(self.spec.dense), len(self.labels), words_per_id)
+        num_dense = self.spec.num_dense_rows
+        return RowFormat(len(self.single), num_dense, len(self.labels), words_per_id)
 
     @property
     def row_bytes(self) -> float:
@@ -160,7 +162,7 @@ class Encoders:
         frame: pl.DataFrame,
         *,
         labels: bool,
-        first_row: int = 0,
+        rows: NDArray[np.int64] | None = None,
         counts: EncodeCounts | None = None,
     ) -> Batch:
         """Encode all rows of a frame.
@@ -169,7 +171,7 @@ class Encoders:
             frame: has at least `columns(labels=labels)`.
             labels: whether to read labels and sample weights; without them K is 0 and every weight
                 1.
-            first_row: number of the first row in its log.
+            rows: numbers of the rows in their log (default: from 0).
             counts: where values, nulls and out-of-vocabulary ids are counted.
 
         Raises:
@@ -177,7 +179,8 @@ class Encoders:
                 all of them at once.
         """
         self._check(frame, labels=labels)
-        work = _Encoding(self._fitted, frame, counts)
+        rows = np.arange(frame.height) if rows is None else rows
+        work = _Encoding(self._fitted, frame, rows, counts)
         ids_FB = np.empty((len(self._single), frame.height), np.int64)
         for f, feature in enumerate(self._single):
             ids_FB[f] = work.ids(feature, frame[feature.name])
@@ -197,7 +200,7 @@ class Encoders:
             sequences=sequences,
             labels_BK=_tensor(labels_BK),
             weight_B=torch.ones(frame.height) if weight_B is None else _tensor(weight_B),
-            rows_B=torch.arange(first_row, first_row + frame.height),
+            rows_B=torch.from_numpy(rows.copy()),
         )
 
     def _check(self, frame: pl.DataFrame, *, labels: bool) -> None:
@@ -219,6 +222,13 @@ class Encoders:
             dtype = schema.get(column, pl.Null())
             if is_list(dtype) or family(dtype) not in ("int", "float", "null"):
                 problems.append(f"column `{column}` is {dtype}, but {words} numbers. Cast it.")
+        for vector in self.spec.vectors:
+            dtype = schema.get(vector.name, pl.Null())
+            if not (isinstance(dtype, pl.Null) or is_list_of_numbers(dtype)):
+                problems.append(
+                    f"column `{vector.name}` is {dtype}, but it was fitted on lists of {vector.dim}"
+                    " numbers. Write it as in training."
+                )
         for feature in self._bags:
             dtype = schema.get(feature.weights or "", pl.Null())
             if family(inner(dtype)) not in ("int", "float", "null"):
@@ -245,8 +255,14 @@ def _id_problems(
 class _Encoding:
     """One frame under way: its columns become arrays, problems and counts are gathered."""
 
-    def __init__(self, fitted: Fitted, frame: pl.DataFrame, counts: EncodeCounts | None) -> None:
-        self.fitted, self.frame = fitted, frame
+    def __init__(
+        self,
+        fitted: Fitted,
+        frame: pl.DataFrame,
+        rows: NDArray[np.int64],
+        counts: EncodeCounts | None,
+    ) -> None:
+        self.fitted, self.frame, self.rows = fitted, frame, rows
         self.counting = counts is not None
         self.counts = EncodeCounts()
         self.problems: list[Problem] = alignment_problems(fitted.spec, frame)
@@ -269,14 +285,21 @@ class _Encoding:
         return rows
 
     def dense(self) -> NDArray[np.float32]:
-        """All dense features, [D, B]."""
-        features = self.fitted.spec.dense
-        dense_DB = np.empty((len(features), self.frame.height), np.float32)
-        for feature, out in zip(features, dense_DB, strict=True):
+        """All dense features and vectors, [D, B]."""
+        fitted, rows_of = self.fitted, self.fitted.spec.dense_rows
+        dense_DB = np.empty((fitted.spec.num_dense_rows, self.frame.height), np.float32)
+        for feature in fitted.spec.dense:
             filled = read_dense(feature, self.frame[feature.name])
-            normalise(self.fitted.scales[feature.name], filled.values, out)
+            (out_B,) = dense_DB[rows_of[feature.name]]
+            normalise(fitted.scales[feature.name], filled.values, out_B)
             self.problems += filled.problems
             self.counts.count(feature.name, values=self.frame.height, nulls=filled.num_filled)
+        for vector in fitted.spec.vectors:
+            vectors = read_vectors(vector, self.frame[vector.name], self.rows)
+            scale, out_VB = fitted.vector_scales.get(vector.name), dense_DB[rows_of[vector.name]]
+            normalise_vectors(vector, scale, vectors, out_VB)
+            self.problems += vectors.problems
+            self.counts.count(vector.name, values=self.frame.height, nulls=vectors.num_nulls)
         return dense_DB
 
     def bag(self, feature: SparseFeature) -> Ragged:

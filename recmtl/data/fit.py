@@ -34,6 +34,7 @@ from recmtl.data.mappers import (
 from recmtl.data.problems import Problem, Tally
 from recmtl.data.quantiles import QuantileSample
 from recmtl.data.scan import Log, check_columns
+from recmtl.data.vectors import VectorFit, VectorScale, read_vectors
 from recmtl.data.vocab import VocabCounter, num_beyond_int64
 from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
@@ -56,6 +57,8 @@ class Fitted:
     """Table -> how a value becomes one of its rows, in the order of `spec.tables`."""
     scales: dict[str, DenseScale]
     """Dense feature -> its normalisation."""
+    vector_scales: dict[str, VectorScale]
+    """Vector feature with `normalize: standard` -> its normalisation."""
     single: tuple[str, ...]
     bags: tuple[str, ...]
     mean_lengths: dict[str, float]
@@ -116,6 +119,7 @@ class _Run:
         size = min(max(size, 1000), SAMPLE_ROWS)
         self.samples = {name: QuantileSample(log.num_rows, size) for name in sampled}
         self.dense = {f.name: DenseFit() for f in spec.dense}
+        self.vectors = {f.name: VectorFit(f.dim) for f in spec.vectors if f.normalize == "standard"}
         self.items = dict.fromkeys((*self.bags, *(f.name for f in spec.sequences)), 0)
         self.labels = LabelCounts(spec)
         self.tally = Tally()
@@ -136,6 +140,12 @@ class _Run:
                 self.tally.add([Problem(dense.name, "huge", num_huge, text)])
                 continue
             self.dense[dense.name].add(filled.values)
+        rows_B = np.arange(start, start + frame.height)
+        for vector in self.spec.vectors:
+            vectors = read_vectors(vector, frame[vector.name], rows_B)
+            self.tally.add(vectors.problems)
+            if vector.name in self.vectors:
+                self.vectors[vector.name].add(vectors)
         labels_KB = read_labels(self.spec, frame)
         weight_B, problems = read_weight(self.spec, frame)
         self.tally.add(label_problems(self.spec, frame, labels_KB))
@@ -156,6 +166,7 @@ class _Run:
                 table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables
             },
             scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
+            vector_scales={name: vectors.scale() for name, vectors in self.vectors.items()},
             single=self.single,
             bags=self.bags,
             mean_lengths={name: count / self.log.num_rows for name, count in self.items.items()},

@@ -107,10 +107,8 @@ def _encode(
     whole = len(mine) == frame.height
     try:
         batch = encoders.encode(
-            frame if whole else frame[mine], labels=labels, first_row=start, counts=counts
+            frame if whole else frame[mine], labels=labels, rows=mine + start, counts=counts
         )
     except DataError as error:
         raise error.at(f"{name}, rows {start} to {stop - 1}") from error
-    if not whole:
-        batch.rows_B.copy_(batch.rows_B.new_tensor(mine + start))
     return batch

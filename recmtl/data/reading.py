@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from recmtl.batch import Batch
@@ -42,10 +41,9 @@ def encode_rows(
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             try:
-                batch = encoders.encode(frame.slice(start, len(part)), labels=True)
+                batch = encoders.encode(frame.slice(start, len(part)), labels=True, rows=part)
             except DataError as error:
                 raise error.at(f"{log.name}, rows {part.min()} to {part.max()}") from error
-            batch.rows_B.copy_(torch.from_numpy(part))
             yield batch
             del batch
         del frame

@@ -16,6 +16,7 @@ from recmtl.data.files import first_line
 from recmtl.data.fit import Fitted
 from recmtl.data.labels import Population, Rate
 from recmtl.data.mappers import BucketMapper, HashMapper, IdFamily, Mapper, VocabMapper
+from recmtl.data.vectors import VectorScale
 from recmtl.data.vocab import Vocabulary
 from recmtl.errors import CheckpointError, RecMTLError
 from recmtl.spec import Spec
@@ -42,6 +43,13 @@ class _Table(_Strict):
     file: Annotated[str, Field(pattern=r"^vocab-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
 
 
+class _VectorScale(_Strict):
+    """What normalises the components of a vector."""
+
+    shift: tuple[float, ...]
+    scale: tuple[Annotated[float, Field(gt=0)], ...]
+
+
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,6 +63,7 @@ class _State(_Strict):
     bags: tuple[str, ...]
     mean_lengths: dict[str, Annotated[float, Field(ge=0)]]
     scales: dict[str, tuple[float, Annotated[float, Field(gt=0)]]]
+    vector_scales: dict[str, _VectorScale] = {}
     base_rates: dict[str, _Share | tuple[_Share, ...]]
     label_scales: dict[str, tuple[float, float]]
     populations: dict[str, tuple[int, int]]
@@ -75,6 +84,10 @@ def save(fitted: Fitted, folder: Path) -> None:
                 "bags": fitted.bags,
                 "mean_lengths": fitted.mean_lengths,
                 "scales": fitted.scales,
+                "vector_scales": {
+                    name: {"shift": scale.shift_V.tolist(), "scale": scale.scale_V.tolist()}
+                    for name, scale in fitted.vector_scales.items()
+                },
                 "base_rates": fitted.base_rates,
                 "label_scales": fitted.label_scales,
                 "populations": fitted.populations,
@@ -168,6 +181,10 @@ def _restore(text: str, folder: Path) -> Fitted:
         spec=spec,
         mappers={table.name: _restore_table(table, folder) for table in state.tables},
         scales={name: DenseScale(*scale) for name, scale in state.scales.items()},
+        vector_scales={
+            name: VectorScale(np.array(scale.shift), np.array(scale.scale))
+            for name, scale in state.vector_scales.items()
+        },
         single=state.single,
         bags=state.bags,
         mean_lengths=state.mean_lengths,
@@ -182,6 +199,10 @@ def _restore(text: str, folder: Path) -> Fitted:
         "tables": (set(fitted.mappers), set(spec.tables)),
         "single and bags": ({*state.single, *state.bags}, {f.name for f in spec.sparse}),
         "scales": (set(fitted.scales), {feature.name for feature in spec.dense}),
+        "vector_scales": (
+            {(name, len(s.shift), len(s.scale)) for name, s in state.vector_scales.items()},
+            {(f.name, f.dim, f.dim) for f in spec.vectors if f.normalize == "standard"},
+        ),
         "mean_lengths": (set(fitted.mean_lengths), lists),
         "base_rates": (
             {(name, _classes_of(rate)) for name, rate in fitted.base_rates.items()},

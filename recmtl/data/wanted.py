@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature, Spec, SplitByKey, SplitByTime
+from recmtl.spec import (
+    DenseFeature,
+    Feature,
+    SequenceFeature,
+    Spec,
+    SplitByKey,
+    SplitByTime,
+    VectorFeature,
+)
 
 __all__ = ["Kind", "Want", "wanted_columns"]
 
@@ -62,13 +70,15 @@ def wanted_columns(
 
 def _feature(
     spec: Spec,
-    feature: SparseFeature | SequenceFeature | DenseFeature,
+    feature: Feature,
     families: Mapping[str, str],
     lists: Collection[str],
 ) -> Want:
     role = f"feature `{feature.name}`"
     if isinstance(feature, DenseFeature):
         return Want("number", role)
+    if isinstance(feature, VectorFeature):
+        return Want("numbers", role)
     table = spec.table_of(feature)
     in_buckets = spec.table_owner(table).buckets is not None
     if isinstance(feature, SequenceFeature) or feature.weights is not None or feature.name in lists:

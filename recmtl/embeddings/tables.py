@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from recmtl.spec import DenseFeature, SequenceFeature, Spec
+from recmtl.spec import SequenceFeature, Spec
 
 __all__ = ["BagFeature", "Layout", "SequenceColumn", "SingleFeature", "Table", "layout"]
 
@@ -113,9 +113,8 @@ def layout(
         bags: list-valued sparse features (`Encoders.bags`).
     """
     by_name = {feature.name: feature for feature in spec.sparse}
-    looked_up = [feature for feature in spec.features if not isinstance(feature, DenseFeature)]
     users: dict[str, list[str]] = {table: [] for table in spec.tables}
-    for feature in looked_up:
+    for feature in spec.looked_up:
         users[spec.table_of(feature)].append(feature.name)
     return Layout(
         tables=tuple(
@@ -134,8 +133,8 @@ def layout(
         ),
         sequences=tuple(
             SequenceColumn(feature.name, spec.table_of(feature), feature.max_len)
-            for feature in looked_up
+            for feature in spec.looked_up
             if isinstance(feature, SequenceFeature)
         ),
-        features=tuple(feature.name for feature in looked_up),
+        features=tuple(feature.name for feature in spec.looked_up),
     )

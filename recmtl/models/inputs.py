@@ -25,7 +25,9 @@ __all__ = ["TowerInputs", "commonest_dim"]
 
 
 class TowerInputs(nn.Module):
-    """The input vector of a row: dense features, then pooled features in the order of the spec.
+    """The input vector of a row: dense features, vectors, then pooled features, as in the spec.
+
+    A vector is a field through a linear map, whatever its width.
 
     A sequence enters the vector as the mean of its items or, behind all else, as what attention to
     the target makes of each behaviour, of width E. Towers that require more get a `TowerInput`
@@ -75,6 +77,8 @@ class TowerInputs(nn.Module):
             self._behaviours[sequence.behaviour] = (*aligned, sequence.name)
         self._max_len = {sequence.name: sequence.max_len for sequence in layout.sequences}
         self._targets = _targets(spec, layout)
+        self._num_dense_rows = spec.num_dense_rows
+        self._vector_rows = {f.name: spec.dense_rows[f.name] for f in spec.vectors}
         if requires:
             self._require(spec, who, self.requires)
         if attends:
@@ -87,6 +91,9 @@ class TowerInputs(nn.Module):
                 torch.randn(self._num_dense, field_dim) * field_dim**-0.5
             )
             self.dense_bias = nn.Parameter(torch.zeros(self._num_dense, field_dim))
+            for vector in spec.vectors:
+                of_field = nn.Linear(vector.dim, field_dim, bias=False)
+                self.maps[_module_name(f"field_{vector.name}")] = of_field
         if reads_items:
             for behaviour, names in self._behaviours.items():
                 self._add_map(f"sequence_{behaviour}", sum(dims[name] for name in names))
@@ -104,7 +111,7 @@ class TowerInputs(nn.Module):
     @property
     def dims(self) -> int | InputDims:
         """What the tower is built with: the width of the vector, or the sizes of a `TowerInput`."""
-        width = self._num_dense + sum(self.layout.dims[name] for name in self._in_vector)
+        width = self._num_dense_rows + sum(self.layout.dims[name] for name in self._in_vector)
         width += len(self._behaviours) * self.field_dim if self.attends else 0
         if not self.requires:
             return width
@@ -124,7 +131,7 @@ class TowerInputs(nn.Module):
             batch: rows, for dense features and lengths.
             vectors: what the lookup returned for them.
         """
-        parts = [batch.dense_DB.T] if self._num_dense else []
+        parts = [batch.dense_DB.T] if self._num_dense_rows else []
         parts += [
             _mean(piece, batch.sequences[name].lengths_B) if piece.dim() == 3 else piece
             for name, piece in side_by_side(vectors, self._in_vector)
@@ -161,11 +168,13 @@ class TowerInputs(nn.Module):
         return sequences, self._map("target", target)
 
     def _fields(self, batch: Batch, vectors: Mapping[str, Tensor]) -> Tensor:
-        dense_KBE = batch.dense_DB.unsqueeze(2) * self.dense_weight.unsqueeze(
+        dense_KBE = batch.dense_DB[: self._num_dense].unsqueeze(2) * self.dense_weight.unsqueeze(
             1
         ) + self.dense_bias.unsqueeze(1)
         by_name = dict(zip(self._dense_names, dense_KBE.unbind(0), strict=True))
         by_name |= {name: self._map(f"field_{name}", vectors[name]) for name in self.layout.pooled}
+        for name, rows in self._vector_rows.items():
+            by_name[name] = self._map(f"field_{name}", batch.dense_DB[rows].T)
         return torch.stack([by_name[name] for name in self.fields], dim=1)
 
     def _add_map(self, name: str, width: int) -> None:
@@ -181,7 +190,7 @@ class TowerInputs(nn.Module):
     def _require(self, spec: Spec, who: str, requires: AbstractSet[str]) -> None:
         problems = []
         if "fields" in requires and not self.fields:
-            problems.append(f"{who} needs fields. Add a sparse or dense feature.")
+            problems.append(f"{who} needs fields. Add a sparse, dense or vector feature.")
         if "sequences" in requires and not self._behaviours:
             problems.append(
                 f"{who} needs a behaviour sequence. Add a feature of `type: sequence`, "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recmtl._files import (
@@ -205,7 +206,8 @@ def _encode(
     counts = EncodeCounts()
     frame = log.read(_columns(scorer), start, stop)
     try:
-        batch = scorer.encoders.encode(frame, labels=False, counts=counts)
+        rows = np.arange(start, stop)
+        batch = scorer.encoders.encode(frame, labels=False, rows=rows, counts=counts)
     except DataError as error:
         where = f"{log.name}, rows {start} to {stop - 1}" if stop > start else log.name
         raise error.at(where) from error

@@ -2,7 +2,14 @@
 
 from recmtl.spec._base import Problem, StrictModel
 from recmtl.spec.data import DataSpec, SplitByKey, SplitByTime
-from recmtl.spec.features import DenseFeature, Feature, SequenceFeature, SparseFeature, Vocab
+from recmtl.spec.features import (
+    DenseFeature,
+    Feature,
+    SequenceFeature,
+    SparseFeature,
+    VectorFeature,
+    Vocab,
+)
 from recmtl.spec.spec import Spec
 from recmtl.spec.tasks import Task
 from recmtl.spec.yaml_loader import load_yaml, parse_yaml
@@ -19,6 +26,7 @@ __all__ = [
     "SplitByTime",
     "StrictModel",
     "Task",
+    "VectorFeature",
     "Vocab",
     "load_yaml",
     "parse_yaml",

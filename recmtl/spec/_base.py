@@ -111,4 +111,4 @@ def _from_last_key(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return path[last:]
 
 
-FEATURE_TYPES = ("sparse", "sequence", "dense")
+FEATURE_TYPES = ("sparse", "sequence", "dense", "vector")

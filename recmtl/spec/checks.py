@@ -17,6 +17,9 @@ __all__ = ["column_problems", "feature_problems", "task_problems"]
 SOURCES = ("vocab", "hash", "buckets")
 """Keys that say how a value becomes a row of its table."""
 
+TABLELESS = {"dense": "dense", "vector": "a vector"}
+"""Types of features that are no rows of a table, and how one is called."""
+
 Data = Mapping[str, Any]
 
 
@@ -45,7 +48,7 @@ def task_problems(data: Data) -> list[Problem]:
         group = text(task, "group")
         if group is not None and (wrong := task_name_problem(group, "group")) is not None:
             problems.append(Problem(("tasks", i, "group"), wrong))
-        if group is not None and task.get("product_of") is not None:
+        if group not in (None, "all") and task.get("product_of") is not None:
             message = "`group` says nothing of a product, which has no head. Remove it."
             problems.append(Problem(("tasks", i, "group"), message))
         if given is not None and given == text(task, "label"):
@@ -168,16 +171,14 @@ def _table_problems(i: int, feature: Data, by_name: Mapping[str, Data]) -> Itera
         return
     owner = by_name.get(table)
     if owner is None:
-        named = [n for n, f in by_name.items() if f.get("type") != "dense" and n != name]
+        named = [n for n, f in by_name.items() if text(f, "type") not in TABLELESS and n != name]
         yield Problem(
             ("features", i, "table"),
             f"`table` must name a feature, got `{table}`.{suggest(table, named)}",
         )
-    elif owner.get("type") == "dense":
-        yield Problem(
-            ("features", i, "table"),
-            f"`table` must name a feature with a table, and `{table}` is dense.",
-        )
+    elif (kind := text(owner, "type")) in TABLELESS:
+        message = f"`table` must name a feature with a table, and `{table}` is {TABLELESS[kind]}."
+        yield Problem(("features", i, "table"), message)
     elif (further := text(owner, "table")) not in (None, table):
         message = (
             f"`table` must name the table's own feature, and `{table}` shares that of `{further}`. "

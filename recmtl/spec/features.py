@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from recmtl.spec._base import StrictModel
 from recmtl.spec.data import Column
 
-__all__ = ["DenseFeature", "Feature", "SequenceFeature", "SparseFeature", "Vocab"]
+__all__ = ["DenseFeature", "Feature", "SequenceFeature", "SparseFeature", "VectorFeature", "Vocab"]
 
 _MAX_ROWS = 2**40
 
@@ -140,4 +140,26 @@ class DenseFeature(StrictModel):
     such a value is an error."""
 
 
-Feature = Annotated[SparseFeature | SequenceFeature | DenseFeature, Field(discriminator="type")]
+class VectorFeature(StrictModel):
+    """A vector that another model made, of an image or a text: a list column of numbers.
+
+    Nulls, NaN and infinite numbers inside a list are errors.
+    """
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"role"})
+
+    name: Column
+    """List column of the log."""
+    type: Literal["vector"]
+    dim: int = Field(ge=1, le=4096)
+    """Length of every list; a list of another length is an error."""
+    normalize: Literal["l2", "standard", "none"] = "l2"
+    """`l2` divides a row's vector by its norm (a vector of zeros stays), `standard` subtracts each
+    component's mean of the training rows and divides by its standard deviation."""
+    nulls: Literal["zeros", "error"] = "zeros"
+    """A null in place of a list becomes zeros, after `normalize`, or is an error."""
+
+
+Feature = Annotated[
+    SparseFeature | SequenceFeature | DenseFeature | VectorFeature, Field(discriminator="type")
+]

@@ -47,6 +47,32 @@ def transformed(value: float | None, transform: str, fill: float) -> float:
     return value
 
 
+def unit(vector: Sequence[float] | None, dim: int) -> list[float]:
+    """The vector over its norm; zeros for none, and for zeros."""
+    if vector is None or not any(vector):
+        return [0.0] * dim
+    largest = max(abs(v) for v in vector)
+    norm = math.sqrt(math.fsum((v / largest) ** 2 for v in vector))
+    return [v / largest / norm for v in vector]
+
+
+def standardised(vectors: Sequence[Sequence[float] | None], dim: int) -> list[list[float]]:
+    """Components minus their mean, over their deviation; zeros for none."""
+    there = [vector for vector in vectors if vector is not None]
+    columns = [[vector[i] for vector in there] for i in range(dim)]
+    scales = [mean_and_std(column, [1.0] * len(column)) for column in columns if column]
+    stds = [
+        std if max(column) > min(column) else 1.0
+        for column, (_, std) in zip(columns, scales, strict=False)
+    ]
+    return [
+        [0.0] * dim
+        if vector is None
+        else [(v - m) / s for v, (m, _), s in zip(vector, scales, stds, strict=True)]
+        for vector in vectors
+    ]
+
+
 def mean_and_std(values: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
     total = math.fsum(weights)
     mean = math.fsum(w * v for v, w in zip(values, weights, strict=True)) / total

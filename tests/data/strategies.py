@@ -27,8 +27,10 @@ FEATURES: list[dict[str, Any]] = [
         "max_len": 2,
         "keep_last": False,
     },
+    {"name": "look", "type": "vector", "dim": 3},
     {"name": "price", "type": "dense", "transform": "log1p", "fill": 1.5},
     {"name": "gap", "type": "dense", "transform": "signed_log1p", "normalize": "minmax"},
+    {"name": "text", "type": "vector", "dim": 2, "normalize": "standard"},
 ]
 TASKS: list[dict[str, Any]] = [
     {"name": "ctr", "label": "click"},
@@ -45,8 +47,10 @@ SCHEMA = {
     "tag_weights": pl.List(pl.Float64),
     "history": pl.List(pl.Int64),
     "oldest": pl.List(pl.Int64),
+    "look": pl.List(pl.Float32),
     "price": pl.Float64,
     "gap": pl.Float64,
+    "text": pl.List(pl.Float64),
     "click": pl.Int8,
     "buy": pl.Int8,
     "dwell_s": pl.Float64,
@@ -60,6 +64,7 @@ _INTS = (
 )
 _WORDS = st.none() | st.sampled_from(["", "a", "b", "ß", "a longer string than a view holds"])
 _NUMBERS = st.none() | st.floats(-1e6, 1e6) | st.sampled_from([float("nan"), float("inf"), 0.0])
+_COMPONENTS = st.floats(-1e3, 1e3, width=32) | st.just(0.0)
 _BITS = st.none() | st.sampled_from([0, 1])
 
 
@@ -94,8 +99,10 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
         "tag_weights": None if tags is None else [draw(st.floats(-2, 2, width=32)) for _ in tags],
         "history": draw(st.none() | st.lists(_INTS, max_size=6)),
         "oldest": draw(st.none() | st.lists(_INTS, max_size=6)),
+        "look": draw(st.none() | st.lists(_COMPONENTS, min_size=3, max_size=3)),
         "price": price if price is None else abs(price),
         "gap": draw(_NUMBERS),
+        "text": draw(st.none() | st.lists(_COMPONENTS, min_size=2, max_size=2)),
         "click": click,
         "buy": 0 if click == 0 else draw(_BITS),
         "dwell_s": draw(st.none() | st.floats(-100, 100)),

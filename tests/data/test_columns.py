@@ -13,7 +13,8 @@ from tests.data.strategies import SCHEMA, make_spec
 
 def test_needed_columns_come_once() -> None:
     spec = make_spec(weight="weight", group_by="user")
-    features = ["user", "city", "item", "brand", "age", "tags", "history", "oldest", "price", "gap"]
+    features = ["user", "city", "item", "brand", "age", "tags", "history", "oldest"]
+    features += ["look", "price", "gap", "text"]
     assert needed_columns(spec, labels=False) == [*features, "tag_weights"]
     labels = ["click", "buy", "dwell_s", "weight"]
     assert needed_columns(spec, labels=True) == [*features, "tag_weights", *labels]

@@ -85,6 +85,17 @@ def test_every_cell_equals_a_plain_loop(frame: pl.DataFrame) -> None:
         batch.dense_DB[1], [(g - min(gaps)) / span for g in gaps], 1e-5, 1e-5
     )
 
+    assert encoders.spec.dense_rows == {
+        "price": slice(0, 1),
+        "gap": slice(1, 2),
+        "look": slice(2, 5),
+        "text": slice(5, 7),
+    }
+    looks = [plain.unit(r["look"], 3) for r in rows]
+    np.testing.assert_allclose(batch.dense_DB[2:5].T, looks, 1e-5, 1e-6)
+    texts = plain.standardised([r["text"] for r in rows], 2)
+    np.testing.assert_allclose(batch.dense_DB[5:7].T, texts, 1e-5, 1e-5)
+
     for k, label in enumerate(("click", "buy", "dwell_s")):
         for value, row in zip(batch.labels_BK[:, k].tolist(), rows, strict=True):
             assert math.isnan(value) if row[label] is None else value == np.float32(row[label])
@@ -120,10 +131,11 @@ def test_encoding_commutes_with_slicing_and_concatenation(
 ) -> None:
     encoders = Encoders.fit(SPEC, train=log_of(train))
     cut = min(cut, frame.height)
-    whole = encoders.encode(frame, labels=True, first_row=7)
+    rows = np.arange(7, 7 + frame.height)
+    whole = encoders.encode(frame, labels=True, rows=rows)
     order = torch.arange(frame.height)
-    first = encoders.encode(frame[:cut], labels=True, first_row=7)
-    second = encoders.encode(frame[cut:], labels=True, first_row=7 + cut)
+    first = encoders.encode(frame[:cut], labels=True, rows=rows[:cut])
+    second = encoders.encode(frame[cut:], labels=True, rows=rows[cut:])
     assert_equal(first, whole.select(order[:cut]))
     assert_equal(second, whole.select(order[cut:]))
 
@@ -230,8 +242,10 @@ def test_counts_of_every_kind_of_feature() -> None:
             "tag_weights": [[1.0, 2.0], None, [], [1.0]],
             "history": [[1, None, 2, 3], None, [], [1]],
             "oldest": [[1, 2, None], [None], [], [1]],
+            "look": [[1.0, 2.0, 3.0], None, [0.0] * 3, None],
             "price": [1.0, None, float("inf"), 2.0],
             "gap": [1.0, 2.0, 3.0, 4.0],
+            "text": [[1.0, 2.0], [3.0, 4.0], None, [5.0, 6.0]],
             "click": [1, 0, 1, 1],
             "buy": [0, 0, 1, None],
             "dwell_s": [1.0, None, 2.0, 3.0],
@@ -255,6 +269,8 @@ def test_counts_of_every_kind_of_feature() -> None:
         "oldest": (4, 1, 0),
         "price": (4, 2, 0),
         "gap": (4, 0, 0),
+        "look": (4, 2, 0),
+        "text": (4, 1, 0),
     }
     assert twice.to_dict()["user"] == {"values": 8, "nulls": 2, "oov": 2}
     again = EncodeCounts.from_dict(found)
@@ -325,7 +341,9 @@ def test_a_column_of_nulls_at_scoring() -> None:
 
 def test_all_problems_of_a_frame_at_once() -> None:
     encoders = Encoders.fit(SPEC, train=log_of(good()))
-    bad = good().with_columns(pl.lit("x").alias("user"), pl.lit("y").alias("price"))
+    bad = good().with_columns(
+        pl.lit("x").alias("user"), pl.lit("y").alias("price"), pl.lit(1.0).alias("look")
+    )
     with pytest.raises(DataError, match="`user`") as caught:
         encoders.encode(bad.drop("gap", "click"), labels=True)
     assert str(caught.value).splitlines() == [
@@ -333,6 +351,8 @@ def test_all_problems_of_a_frame_at_once() -> None:
         "column `click` is missing.",
         "column `user` is String, but it was fitted on integers. Cast it to Int64.",
         "column `price` is String, but dense features are numbers. Cast it.",
+        "column `look` is Float64, but it was fitted on lists of 3 numbers. Write it as in "
+        "training.",
     ]
 
 
@@ -348,8 +368,10 @@ def good() -> pl.DataFrame:
             "tag_weights": [[1.0], [2.0]],
             "history": [[1], [2, 1]],
             "oldest": [[1], [2]],
+            "look": [[1.0, 0.0, 2.0], [0.5, 0.5, 0.5]],
             "price": [1.0, 2.0],
             "gap": [1.0, 2.0],
+            "text": [[1.0, 2.0], [3.0, 4.0]],
             "click": [1, 1],
             "buy": [0, 1],
             "dwell_s": [1.0, 2.0],
@@ -368,6 +390,9 @@ def good() -> pl.DataFrame:
         ("weight", [-1.0, 1.0], "column `weight`: 1 sample weights are null, NaN, infinite or neg"),
         ("weight", [None, float("nan")], "column `weight`: 2 sample weights are null, NaN"),
         ("price", [-1.0, 2.0], "column `price`: 1 values are negative"),
+        ("look", [[1.0, 2.0], [0.0] * 3], r"length than `dim`, 3 \(for example 2 in row 0\)\."),
+        ("look", [[1.0] * 3, [0.0, None, 1.0]], r"NaN or a number .* \(for example in row 1\)\."),
+        ("text", [[1.0], [1.0, float("nan")]], "`text`: 1 lists have another length than `dim`, 2"),
         ("tag_weights", [[1.0], []], "1 rows have another number of weights than `tags` has items"),
         ("tag_weights", [None, [1.0]], r"1 rows have another number .* \(for example 0 for 1\)"),
         ("tag_weights", [[float("nan")], [None]], "column `tag_weights`: 2 weights are null, NaN"),

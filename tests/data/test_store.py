@@ -140,6 +140,15 @@ def test_a_checksum_of_a_file_elsewhere_is_not_asked_for(folder: Path) -> None:
         ({"scales": {}}, "scales: not those of its spec"),
         ({"single": ["user"]}, "single and bags: not those of its spec"),
         ({"num_rows": -1}, "num_rows: Input should be greater than or equal to 0"),
+        ({"vector_scales": {}}, "vector_scales: not those of its spec"),
+        (
+            {"vector_scales": {"text": {"shift": [0.0], "scale": [1.0]}}},
+            "vector_scales: not those of its spec",
+        ),
+        (
+            {"vector_scales": {"text": {"shift": [0.0, 0.0], "scale": [1.0, 0.0]}}},
+            r"vector_scales\.text\.scale\.1: Input should be greater than 0",
+        ),
         ({"mean_lengths": {"tags": "many"}}, "mean_lengths.tags: Input should be a valid number"),
     ],
 )
