@@ -87,7 +87,7 @@ class _Forward:
         """Rows `low` to `high`, or as many as there are; of them those at `offsets`, or all."""
         parts: list[pa.RecordBatch] = []
         while self.at < high:
-            batch = self._left if self._left is not None else next(self._batches, None)
+            batch = self._left if self._left is not None else self._next()
             self._left = None
             if batch is None:
                 break
@@ -113,11 +113,31 @@ class _Forward:
         assert isinstance(frame, pl.DataFrame)
         return frame.select(self.columns)
 
+    def _next(self) -> pa.RecordBatch | None:
+        """The next rows, their fixed-size lists as lists: polars refuses a part of the former."""
+        batch = next(self._batches, None)
+        if batch is None or not any(pa.types.is_fixed_size_list(t) for t in batch.schema.types):
+            return batch
+        columns = [
+            pc.cast(column, _of_any_size(column.type), memory_pool=_POOL)
+            if pa.types.is_fixed_size_list(column.type)
+            else column
+            for column in batch.columns
+        ]
+        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
     def close(self) -> None:
         """Give files and memory back."""
         self._left = None
         self._batches = iter(())
         self._file.close()
+
+
+def _of_any_size(dtype: pa.DataType) -> pa.DataType:
+    """The type with lists in place of lists of a fixed size."""
+    if not pa.types.is_fixed_size_list(dtype):
+        return dtype
+    return pa.large_list(_of_any_size(dtype.value_type))
 
 
 class _Place(threading.local):

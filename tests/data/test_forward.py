@@ -184,3 +184,21 @@ def test_reading_does_not_import_pandas(log: Log) -> None:
     )
     folder = log.files[0].parent
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
+
+
+def test_lists_of_a_fixed_size_may_be_null(tmp_path: Path) -> None:
+    numbers = np.arange(ROWS * 4.0)
+    is_there = pl.int_range(ROWS) % 3 != 1
+    frame = pl.DataFrame(
+        {"vector": numbers.reshape(ROWS, 4), "matrix": numbers.reshape(ROWS, 2, 2)}
+    ).select(pl.when(is_there).then(pl.all()))
+    frame.write_parquet(tmp_path / "a.parquet")
+    log = open_log(tmp_path / "a.parquet")
+    as_lists = frame.select(
+        pl.col("vector").cast(pl.List(pl.Float64)),
+        pl.col("matrix").cast(pl.List(pl.List(pl.Float64))),
+    )
+    for start, stop in ((0, 100), (101, 105), (5000, 9000), (29_998, 30_000)):
+        found = log.read(["vector", "matrix"], start, stop)
+        assert found.to_dict(as_series=False) == as_lists[start:stop].to_dict(as_series=False)
+    release()
