@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.lists import flatten
 
 __all__ = ["Column", "is_binary", "look_at", "tokens"]
 
@@ -34,6 +36,8 @@ _IDS = frozenset(
     | {"itemid", "index", "node", "tag", "tags", "key", "hash", "level"}
 )
 _HISTORIES = frozenset({"history", "hist", "seq", "sequence", "recent", "last", "past", "clicked"})
+_BAG_WEIGHTS = frozenset({"weight", "weights"})
+_FEWEST_COMPONENTS, _MOST_COMPONENTS = 8, 4096
 _MANY = 100
 _MOST_CLASSES = 20
 _INT64_END = 2.0**63
@@ -67,6 +71,8 @@ class Column:
     """Median of a number."""
     high: float | None = None
     """Largest value of a number."""
+    vector_dim: int | None = None
+    """Length of all lists of finite numbers with places, where it is a vector's."""
 
     @property
     def words(self) -> frozenset[str]:
@@ -150,7 +156,7 @@ class Column:
             return f"{self.dtype}: a time is no feature by itself; derive hour or age from it"
         if family(inner(self.dtype)) == "other":
             return f"{self.dtype}: not a number, an id, or a list of ids"
-        if self.is_list and not self.holds_ids:
+        if self.is_list and not self.holds_ids and self.vector_dim is None:
             return f"{self.dtype}: lists of numbers weight the bag of another column (`weights`)"
         if self.num_values < 2 and not self.is_list:
             return "one value alone"
@@ -165,6 +171,15 @@ def look_at(column: pl.Series) -> Column:
     rows = max(len(column), 1)
     share = column.null_count() / rows
     values = column.drop_nulls()
+    if (dim := _vector_dim(values)) is not None:
+        return Column(
+            name=column.name,
+            dtype=dtype,
+            num_rows=len(column),
+            num_values=0,
+            null_share=share,
+            vector_dim=dim,
+        )
     if is_list(dtype) and not inner(dtype).is_nested():
         values = values.explode(empty_as_null=False).drop_nulls()
     count = 0 if inner(dtype).is_nested() else values.n_unique()
@@ -181,6 +196,20 @@ def look_at(column: pl.Series) -> Column:
         null_share=share,
         **numbers,
     )
+
+
+def _vector_dim(lists: pl.Series) -> int | None:
+    """The length of all lists, where they are vectors: finite numbers, and no weights of a bag."""
+    item = inner(lists.dtype)
+    if not is_list(lists.dtype) or not item.is_float() or tokens(lists.name) & _BAG_WEIGHTS:
+        return None
+    flat = flatten(lists)
+    dim = int(flat.lengths.max(initial=0))
+    is_one_length = dim == flat.lengths.min(initial=dim)
+    if not is_one_length or not _FEWEST_COMPONENTS <= dim <= _MOST_COMPONENTS:
+        return None
+    numbers = flat.values.cast(pl.Float32).to_numpy()
+    return dim if np.isfinite(numbers).all() else None
 
 
 def is_binary(column: Column) -> bool:

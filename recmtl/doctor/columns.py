@@ -6,8 +6,9 @@ import polars as pl
 
 from recmtl.data import Log, Splits
 from recmtl.doctor.findings import Finding
-from recmtl.doctor.leakage import read_sample
-from recmtl.spec import DenseFeature, Feature, SparseFeature, Spec
+from recmtl.doctor.leakage import read_sample, sampled_rows
+from recmtl.doctor.vectors import vector_finding
+from recmtl.spec import DenseFeature, Feature, SparseFeature, Spec, VectorFeature
 
 __all__ = ["column_findings", "overlap_findings"]
 
@@ -52,6 +53,8 @@ _OVERLAP_ADVICE = (
 
 
 def _of_feature(column: pl.Series, feature: Feature) -> Finding | None:
+    if isinstance(feature, VectorFeature):
+        return vector_finding(column, feature)
     where, rows = f"feature `{feature.name}`", len(column)
     is_list = isinstance(column.dtype, pl.List | pl.Array)
     if is_list:
@@ -86,8 +89,10 @@ _USELESS_ADVICE = "It says nothing: remove the feature, or repair the column."
 def _repeated_share(train: Log, valid: Log, spec: Spec) -> float:
     """Estimated share of validation rows that training has too; 0 where rows repeat anyway."""
     columns = [*(feature.name for feature in spec.features), *spec.labels]
-    first = read_sample(train, columns)
-    second = read_sample(valid, columns).cast({c: first.schema[c] for c in columns}, strict=False)
+    rows = sampled_rows(spec)
+    first = read_sample(train, columns, rows)
+    types = pl.Schema({column: first.schema[column] for column in columns})
+    second = read_sample(valid, columns, rows).cast(types, strict=False)
     train_rows, valid_rows = first.hash_rows(), second.hash_rows()
     inside = 1.0 - train_rows.n_unique() / max(len(train_rows), 1)
     if inside > _SELF_REPEATED:

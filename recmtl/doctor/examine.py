@@ -11,7 +11,13 @@ from recmtl.data import Encoders, Splits, check_columns, open_splits
 from recmtl.doctor.columns import column_findings, overlap_findings
 from recmtl.doctor.findings import Finding, by_severity, from_error, raise_errors
 from recmtl.doctor.labels import count_labels, label_findings, product_findings, valid_findings
-from recmtl.doctor.leakage import LogSample, find_leaks, read_sample, sampled_columns
+from recmtl.doctor.leakage import (
+    LogSample,
+    find_leaks,
+    read_sample,
+    sampled_columns,
+    sampled_rows,
+)
 from recmtl.doctor.machine import memory_findings, optimizer_findings, version_findings
 from recmtl.doctor.values import encode_all, unknown_findings
 from recmtl.errors import RecMTLError
@@ -103,7 +109,7 @@ def _examine_data(config: RunConfig, splits: Splits) -> list[Finding]:
     if findings:
         return findings
     findings += _empty_files(splits)
-    frame = read_sample(splits.train, sampled_columns(config))
+    frame = read_sample(splits.train, sampled_columns(config), sampled_rows(config))
     counts = count_labels(splits.train, config)
     findings += find_leaks(LogSample(splits.train, config, config.data.memory_bytes), config)
     findings += product_findings(config, counts)

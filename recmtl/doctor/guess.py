@@ -16,7 +16,7 @@ from recmtl.config import RunConfig
 from recmtl.data import Log, open_log
 from recmtl.data.dtypes import family, inner
 from recmtl.doctor.column_roles import Column, is_binary, look_at
-from recmtl.doctor.leakage import find_leaks, read_sample
+from recmtl.doctor.leakage import SAMPLE_ROWS, find_leaks, read_sample
 from recmtl.errors import DataError
 from recmtl.spec.dump import one_line
 from recmtl.spec.yaml_loader import parse_yaml
@@ -25,6 +25,7 @@ __all__ = ["guess_spec"]
 
 _DIMS = ((10, 4), (1_000, 8))
 """Width of the embedding by number of values; 16 beyond."""
+_FIRST_ROWS, _SAMPLE_BYTES = 1_000, 1 << 29
 _RARE = 1_000
 _HUGE = 100_000
 _SKEW = 20.0
@@ -63,7 +64,8 @@ def guess_spec(path: str | Path, *, labels: Sequence[str] = (), folder: Path | N
     """
     log = open_log(path)
     unread = [name for name, dtype in log.schema.items() if inner(dtype).is_nested()]
-    frame = read_sample(log, [name for name in log.schema if name not in unread])
+    read = [name for name in log.schema if name not in unread]
+    frame = read_sample(log, read, _sample_rows(log, read))
     columns = [look_at(frame[name]) for name in frame.columns]
     outcomes = _outcomes(log, columns, labels)
     tasks = _tasks(frame, outcomes)
@@ -101,6 +103,13 @@ def guess_spec(path: str | Path, *, labels: Sequence[str] = (), folder: Path | N
         RunConfig, text, source=f"the spec guessed from {path}"
     )  # what is written can be read
     return text
+
+
+def _sample_rows(log: Log, columns: list[str]) -> int:
+    """Rows of a sample: fewer where they are wide."""
+    first = log.read(columns, 0, _FIRST_ROWS)
+    row_bytes = max(first.estimated_size() / first.height, 1.0)
+    return min(SAMPLE_ROWS, max(_FIRST_ROWS, int(_SAMPLE_BYTES / row_bytes)))
 
 
 def _outcomes(log: Log, columns: list[Column], labels: Sequence[str]) -> list[Column]:
@@ -192,6 +201,9 @@ def _feature(column: Column, usable: list[Column], frame: pl.DataFrame) -> _Line
     if column.null_share:
         seen += f", {column.null_share:.1%} null"
     entry: dict[str, Any] = {"name": column.name}
+    if column.vector_dim is not None:
+        seen = f"{column.null_share:.1%} null" if column.null_share else ""
+        return _Line({**entry, "type": "vector", "dim": column.vector_dim}, seen)
     if column.is_history:
         entry["type"] = "sequence"
         item = _table_of(column, usable, frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,20 +12,31 @@ from numpy.typing import NDArray
 
 from recmtl.data import Log
 from recmtl.data.dtypes import is_list
+from recmtl.data.vectors import read_vectors
 from recmtl.doctor.findings import Finding
-from recmtl.doctor.single_column import Halves, ItemColumn, ValueColumn, column_views
-from recmtl.spec import Feature, SequenceFeature, SparseFeature, Spec, Task
+from recmtl.doctor.single_column import (
+    Halves,
+    ItemColumn,
+    ValueColumn,
+    VectorColumn,
+    column_views,
+)
+from recmtl.spec import Feature, SequenceFeature, SparseFeature, Spec, Task, VectorFeature
 
 __all__ = ["LogSample", "find_leaks", "read_sample", "sampled_columns"]
 
 ERROR_AUC = 0.999
 WARNING_AUC = 0.97
 SAMPLE_ROWS = 1 << 17
+_FEWEST_ROWS = 1000
 _CHUNKS = 20
-_BYTES_PER_ROW, _BYTES_PER_SINGLE = 2048, 256
-"""What a column of long lists, its items and their numbers take; what one without lists takes."""
+_BYTES_PER_ROW, _BYTES_PER_SINGLE, _BYTES_PER_COMPONENT = 2048, 256, 24
+"""What a column of long lists, its items and their numbers take; what one without lists takes; what
+a component of a vector takes."""
 _MIN_OF_EACH_CLASS = 10
 _MAX_CLASSES = 10
+
+View = ValueColumn | ItemColumn | VectorColumn
 
 
 def find_leaks(frame: pl.DataFrame | LogSample, spec: Spec) -> list[Finding]:
@@ -33,7 +44,8 @@ def find_leaks(frame: pl.DataFrame | LogSample, spec: Spec) -> list[Finding]:
 
     The mean label of each value (and the ranks of numbers) is fitted on one half of the rows and
     judged on the other half. A list is judged by its items, by its length, and, where the spec has
-    an item to compare it with, by whether it holds that item. A regression is judged by whether
+    an item to compare it with, by whether it holds that item; a vector by the linear function of
+    its components that fits best, and by whether it is there. A regression is judged by whether
     its label is above the median, a multiclass task by each of its ten commonest classes against
     the others. An AUC between the two bounds is reported if it exceeds .97 by
     its standard error, so that a handful of positives raises no alarm.
@@ -47,7 +59,7 @@ def find_leaks(frame: pl.DataFrame | LogSample, spec: Spec) -> list[Finding]:
     findings = []
     for feature in spec.features if judged else ():
         for column in _columns_of(feature):
-            views = column_views(frame[column])
+            views = _views(frame[column], feature)
             if isinstance(feature, SequenceFeature) and (target := _target(spec, feature)):
                 views.append(ValueColumn(_holds(frame[column], frame[target])))
             reached = {outcome: _best(views, halves) for outcome, halves in judged.items()}
@@ -59,6 +71,11 @@ def sampled_columns(spec: Spec) -> list[str]:
     """Columns that a sample has: features, weights of bags, labels and conditions."""
     inputs = [column for feature in spec.features for column in _columns_of(feature)]
     return list(dict.fromkeys([*inputs, *spec.labels]))
+
+
+def sampled_rows(spec: Spec) -> int:
+    """How many rows of all those columns are read at once: fewer of wide vectors."""
+    return _rows_in(spec.data.memory_bytes, sum(feature.dim for feature in spec.vectors))
 
 
 class LogSample:
@@ -73,7 +90,9 @@ class LogSample:
     def __init__(self, log: Log, spec: Spec, memory_bytes: int) -> None:
         """Nothing is read yet."""
         self._log = log
-        self._rows = min(max(memory_bytes // _BYTES_PER_ROW, 1000), SAMPLE_ROWS)
+        widest = max((feature.dim for feature in spec.vectors), default=0)
+        rows = max(memory_bytes // _BYTES_PER_ROW, _FEWEST_ROWS)
+        self._rows = min(rows, _rows_in(memory_bytes, widest))
         used = dict.fromkeys([*spec.labels, *sampled_columns(spec)])  # in the order of their use
         self._single = [column for column in used if not is_list(log.schema[column])]
         self._at_once = max(memory_bytes // (_BYTES_PER_SINGLE * self._rows), 1)
@@ -105,6 +124,14 @@ def read_sample(log: Log, columns: list[str], most_rows: int = SAMPLE_ROWS) -> p
     rows = most_rows // _CHUNKS
     starts = [k * (log.num_rows - rows) // (_CHUNKS - 1) for k in range(_CHUNKS)]
     return pl.concat([log.read(columns, start, start + rows) for start in starts])
+
+
+def _rows_in(memory_bytes: int, num_components: int) -> int:
+    """Rows of vectors that a budget has room for."""
+    if not num_components:
+        return SAMPLE_ROWS
+    rows = memory_bytes // (_BYTES_PER_COMPONENT * num_components)
+    return min(max(rows, _FEWEST_ROWS), SAMPLE_ROWS)
 
 
 def _sampled_rows(log: Log, most_rows: int) -> int:
@@ -166,6 +193,16 @@ def _halves(
             yield outcome, halves
 
 
+def _views(column: pl.Series, feature: Feature) -> list[View]:
+    """The ways to look at a column of a feature."""
+    if not isinstance(feature, VectorFeature):
+        return list(column_views(column))
+    vectors = read_vectors(feature, column)
+    # Values that the spec forbids are an error elsewhere.
+    fitting: list[View] = [] if vectors.problems else [VectorColumn(vectors.values_BV)]
+    return [*fitting, ValueColumn(column.is_null())]
+
+
 def _target(spec: Spec, sequence: SequenceFeature) -> str | None:
     """The single-valued feature that the items of a sequence are compared with."""
     table = spec.table_of(sequence)
@@ -183,7 +220,7 @@ def _holds(lists: pl.Series, values: pl.Series) -> pl.Series:
     return frame.select(pl.col("list").list.contains(value)).to_series()
 
 
-def _best(views: list[ValueColumn | ItemColumn], halves: Halves) -> float:
+def _best(views: Sequence[View], halves: Halves) -> float:
     return max((value for view in views for value in view.aucs(halves)), default=0.0)
 
 

@@ -1,6 +1,7 @@
 """How well one column alone ranks the rows of a task: fitted on some rows, judged on others.
 
-Shape letters: N rows, C distinct values of a column, M items of a list column, V groups of values.
+Shape letters: N rows, C distinct values of a column, M items of a list column, V groups of values,
+D components of a vector.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,10 +17,12 @@ from numpy.typing import NDArray
 
 from recmtl.metrics import auc
 
-__all__ = ["Halves", "ItemColumn", "ValueColumn", "column_views"]
+__all__ = ["Halves", "ItemColumn", "ValueColumn", "VectorColumn", "column_views"]
 
 _BINS = 256
 _MAX_ITEMS = 1_000_000
+_MAX_COMPONENTS = 1 << 23
+_RIDGE = 1e-3
 _RARE = 64
 
 Floats = NDArray[np.float64]
@@ -133,6 +137,38 @@ class ItemColumn:
             if reduce is np.add:
                 scores_N[filled_N] /= self.lengths_N[filled_N]
             yield auc(scores_N[test_N], labels) or 0.0
+
+
+class VectorColumn:
+    """A column of vectors: each row is judged by the linear function that fits the labels best.
+
+    Where vectors are wide, a random part of the rows is looked at: about eight million components.
+
+    Args:
+        value_ND: finite numbers.
+    """
+
+    def __init__(self, value_ND: NDArray[np.floating[Any]]) -> None:
+        """Keep some rows."""
+        share = _MAX_COMPONENTS / max(value_ND.size, 1)
+        self.kept_N = np.random.default_rng(1).random(len(value_ND)) < share
+        kept = value_ND[self.kept_N].astype(np.float64)
+        spread = kept.std(axis=0)
+        self.scaled = (kept - kept.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+
+    def aucs(self, halves: Halves) -> Iterator[float]:
+        """AUC on the judged rows of a ridge regression on the others."""
+        fit, test = halves.fit_N[self.kept_N], halves.test_N[self.kept_N]
+        labels = halves.labels_N[self.kept_N]
+        if not fit.any() or labels[test].min(initial=1.0) == labels[test].max(initial=0.0):
+            return
+        x, y = self.scaled[fit], labels[fit] - labels[fit].mean()
+        penalty = _RIDGE * len(x)
+        if len(x) < x.shape[1]:
+            weight_D = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)
+        else:
+            weight_D = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
+        yield auc(self.scaled[test] @ weight_D, labels[test]) or 0.0
 
 
 def column_views(column: pl.Series) -> list[ValueColumn | ItemColumn]:

@@ -20,9 +20,10 @@ def encode_all(encoders: Encoders, log: Log, *, progress: Progress = no_progress
         DataError: a value or a label that the spec forbids; names the file and the column.
     """
     counts = EncodeCounts()
+    piece_rows = min(encoders.piece_rows, _PIECE_ROWS)
     with progress("check validation rows", log.num_rows, "rows") as bar:
-        for start in range(0, log.num_rows, _PIECE_ROWS):
-            frame = log.read(encoders.columns(labels=True), start, start + _PIECE_ROWS)
+        for start in range(0, log.num_rows, piece_rows):
+            frame = log.read(encoders.columns(labels=True), start, start + piece_rows)
             try:
                 encoders.encode(frame, labels=True, counts=counts)
             except DataError as error:

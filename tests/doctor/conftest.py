@@ -20,6 +20,7 @@ features:
   - {name: tags, type: sparse, hash: 20, dim: 4, weights: tag_weights}
   - {name: history, type: sequence, table: item_id, max_len: 3}
   - {name: price, type: dense, transform: signed_log1p}
+  - {name: look, type: vector, dim: 8, normalize: none}
 tasks:
   - {name: ctr, label: click}
   - {name: cvr, label: buy, given: click}
@@ -33,6 +34,7 @@ def shop_log(rows: int = 4000, seed: int = 0) -> pl.DataFrame:
     """Rows in which nothing but chance decides."""
     rng = np.random.default_rng(seed)
     click = rng.random(rows) < 0.3
+    looks_BV = np.random.default_rng(seed + 77).normal(1.0, size=(rows, 8)).astype(np.float32)
     return pl.DataFrame(
         {
             "user_id": rng.integers(0, 200, rows),
@@ -42,6 +44,7 @@ def shop_log(rows: int = 4000, seed: int = 0) -> pl.DataFrame:
             "tag_weights": [row.tolist() for row in rng.random((rows, 2)) + 0.5],
             "history": [row.tolist() for row in rng.integers(0, 300, (rows, 4))],
             "price": rng.normal(size=rows),
+            "look": looks_BV,
             "click": click.astype(np.int8),
             "buy": (click & (rng.random(rows) < 0.3)).astype(np.int8),
         }

@@ -33,6 +33,18 @@ from tests.doctor.conftest import SPEC, Shop, shop_log
             "brand",
             "shares row 0",
         ),
+        (pl.lit(None, pl.List(pl.Float32)).alias("look"), "look", "null in all of 4,000 rows"),
+        (pl.lit([0.5] * 8).alias("look"), "look", "the same vector in all of 4,000 rows"),
+        (
+            pl.when(pl.int_range(pl.len()) % 20 == 0).then("look").alias("look"),
+            "look",
+            "95.0 % of its lists are null; what is missing becomes zeros.",
+        ),
+        (
+            pl.lit([0.0] * 7).list.concat(pl.int_range(1, pl.len() + 1) * 1.0).alias("look"),
+            "look",
+            "differ by 97 times (41 to 3.96e+03 in the middle 98 % of the rows)",
+        ),
     ],
 )
 def test_a_column_that_says_nothing_is_a_warning(
@@ -44,9 +56,14 @@ def test_a_column_that_says_nothing_is_a_warning(
     assert found.advice
 
 
-def test_columns_that_say_something_are_silent(config: RunConfig) -> None:
+def test_columns_that_say_something_are_silent(config: RunConfig, shop: Shop) -> None:
     assert column_findings(shop_log(), config) == []
     assert column_findings(shop_log(0), config) == []
+    wide = pl.lit([0.0] * 7).list.concat(pl.int_range(pl.len()) * 1.0).alias("look")
+    normalised = load_spec(shop(), ["features.look.normalize=l2"])
+    assert column_findings(shop_log().with_columns(wide), normalised) == []
+    ragged = shop_log().with_columns(look=pl.lit([0.5]))  # fitting says so
+    assert column_findings(ragged, config) == []
     fixed = shop_log().with_columns(history=pl.col("history").list.to_array(4))
     assert column_findings(fixed, config) == []
 
@@ -86,6 +103,7 @@ def test_other_rows_are_silent(shop: Shop, tmp_path: Path) -> None:
         "brand",
         *(pl.lit([1]).alias(c) for c in ("tags", "tag_weights", "history")),
         pl.lit(0.5).alias("price"),
+        pl.lit([0.5] * 8).alias("look"),
         "click",
         "buy",
     )

@@ -123,6 +123,35 @@ def test_labels_can_be_named(tmp_path: Path) -> None:
     assert {"is_like", "price", "stars"}.isdisjoint(feature.name for feature in config.features)
 
 
+def test_lists_of_floats_of_one_length_are_vectors(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(ROWS, 8)).astype(np.float32)
+    nulls = pl.Series(rng.random(ROWS) < 0.25)
+    others = {
+        "fixed": vectors,
+        "look": pl.Series(vectors.tolist()).set(nulls, None),
+        "short": vectors[:, :7],
+        "ragged": [row[: 7 + n % 2] for n, row in enumerate(vectors.tolist())],
+        "tag_weights": vectors,
+        "broken": [[float("nan"), *row[1:]] for row in vectors.tolist()],
+    }
+    text, config = guessed(tmp_path, log(**others))
+    features = {f.name: f.model_dump(exclude_defaults=True) for f in config.features}
+    for name in ("fixed", "look"):
+        assert features[name] == {"name": name, "type": "vector", "dim": 8}
+    share = f"{nulls.mean():.1%}"
+    assert [line.partition("# ")[2] for line in text.splitlines() if "name: look" in line] == [
+        f"{share} null"
+    ]
+    for name in ("short", "ragged", "tag_weights", "broken"):
+        assert f"#   {name}: " in text.partition("# Left out:")[2]
+        assert name not in features
+    spec = tmp_path / "logs" / "spec.yaml"
+    spec.write_text(guess_spec(tmp_path / "logs" / "train.parquet", folder=spec.parent))
+    findings = examine(spec)
+    assert exit_code(findings) == 0, [str(finding) for finding in findings]
+
+
 def test_without_time_the_user_decides_what_validates(tmp_path: Path) -> None:
     _, config = guessed(tmp_path, log().drop("ts", "seen_at"))
     assert config.data.model_dump()["valid"] == {"fraction": 0.1, "by": "user_id"}

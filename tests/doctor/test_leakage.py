@@ -49,6 +49,15 @@ LEAKS: dict[str, tuple[str, pl.Expr]] = {
         "history",
         pl.when(CLICK == 1).then(pl.concat_list("history", "item_id")).otherwise("history"),
     ),
+    "a component of a vector": (
+        "look",
+        pl.concat_list(CLICK + 0.1 * NOISE, pl.col("look").arr.to_list().list.tail(7)),
+    ),
+    "a sum of components": (
+        "look",
+        pl.concat_list(NOISE + CLICK, -NOISE, pl.col("look").arr.to_list().list.tail(6)),
+    ),
+    "null vectors": ("look", pl.when(CLICK == 0).then("look")),
     "weights of a bag": ("tag_weights", pl.col("tag_weights").list.eval(pl.element() * 0) + CLICK),
 }
 

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
-from recmtl.doctor.single_column import Halves, ItemColumn, ValueColumn, _codes, column_views
+from recmtl.doctor import single_column
+from recmtl.doctor.single_column import (
+    Halves,
+    ItemColumn,
+    ValueColumn,
+    VectorColumn,
+    _codes,
+    column_views,
+)
 
 
 def halves(labels: Any, seed: int = 3) -> Halves:
@@ -126,3 +136,31 @@ def test_values_are_numbered_in_their_order(dtype: Any, step: int) -> None:
     assert _codes(pl.Series(values, dtype=dtype)).tolist() == expected
     far = pl.Series([*values, 1000], dtype=dtype)
     assert _codes(far).tolist() == [*expected, 1 + len(order)]
+
+
+@pytest.mark.parametrize("dim", [3, 200])
+def test_vectors_are_judged_by_a_ridge_regression(dim: int) -> None:
+    rng = np.random.default_rng(4)
+    value_ND = rng.normal(2.0, 3.0, size=(400, dim)).astype(np.float32)
+    value_ND[:, 1] = 7.0  # no spread
+    rows = halves(rng.random(400) < 1 / (1 + np.exp(2 - value_ND[:, 0])))
+    scaled_ND = StandardScaler().fit_transform(value_ND.astype(np.float64))
+    model = Ridge(alpha=1e-3 * rows.fit_N.sum(), fit_intercept=False)
+    labels_N = rows.labels_N - rows.labels_N[rows.fit_N].mean()
+    model.fit(scaled_ND[rows.fit_N], labels_N[rows.fit_N])
+    (found,) = VectorColumn(value_ND).aucs(rows)
+    expected = reference(model.predict(scaled_ND).tolist(), rows)
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert found > 0.6
+
+
+def test_of_wide_vectors_a_part_of_the_rows_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single_column, "_MAX_COMPONENTS", 2000)
+    rng = np.random.default_rng(4)
+    value_ND = rng.normal(size=(4000, 5)).astype(np.float32)
+    column = VectorColumn(value_ND)
+    assert 300 < column.kept_N.sum() < 500
+    (found,) = column.aucs(halves(value_ND[:, 0] > 0))
+    assert found > 0.95
+    none = np.zeros(4000, np.bool_)
+    assert list(column.aucs(Halves(np.zeros(4000), none, ~none))) == []
