@@ -25,6 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import torch
@@ -39,6 +40,7 @@ from recmtl.data.streams import TrainStreams
 BATCH_SIZE = 4096
 SMALL_BUDGET = "32MiB"
 MEMORY_BUDGET = "64MiB"
+VECTOR_DIM = 64
 WIDTHS = {10: (7, 3), 100: (72, 28), 300: (216, 84)}
 """Features -> ids and numbers among them."""
 
@@ -62,7 +64,8 @@ def main() -> None:
     plain, lists = args.folder / "plain", args.folder / "seq"
     write(plain, args.rows)
     write(lists, args.rows // 2, sequences=True)
-    contestants = floors(plain, lists) | cases(plain, lists, args.folder)
+    contestants = cases(plain, lists, args.folder)
+    contestants = floors(plain, lists, args.folder / "vector") | contestants
     timings = alternate(contestants, rounds=args.rounds)
     beyond = {
         f"28 columns hashed, {SMALL_BUDGET}": first_epoch(
@@ -109,6 +112,13 @@ def cases(plain: Path, lists: Path, folder: Path) -> dict[str, Callable[[], int]
         "28 columns and two sequences, in order": in_order(sequences),
         "28 columns and two lists pooled": first_epoch(bags),
     }
+    vectors = with_vector(plain, folder)
+    found |= {
+        f"28 columns and a vector of {VECTOR_DIM}": first_epoch(vectors),
+        f"28 columns and a vector of {VECTOR_DIM}, later epochs": later_epoch(vectors),
+        f"28 columns and a vector of {VECTOR_DIM}, in order": in_order(vectors),
+        f"fitting: 28 columns and a vector of {VECTOR_DIM}": fitting(vectors),
+    }
     for width in WIDTHS:
         found[f"{width} columns, ids as they are"] = first_epoch(wide(plain, folder, width))
     for name, fitted in (
@@ -119,7 +129,7 @@ def cases(plain: Path, lists: Path, folder: Path) -> dict[str, Callable[[], int]
     return found
 
 
-def floors(plain: Path, lists: Path) -> dict[str, Callable[[], int]]:
+def floors(plain: Path, lists: Path, vectors: Path) -> dict[str, Callable[[], int]]:
     """Name -> decoding of a file, and nothing else."""
 
     def in_polars(path: Path) -> int:
@@ -135,7 +145,12 @@ def floors(plain: Path, lists: Path) -> dict[str, Callable[[], int]]:
         return rows
 
     found: dict[str, Callable[[], int]] = {}
-    for name, folder in (("28 columns", plain), ("28 columns and two sequences", lists)):
+    logs = {
+        "28 columns": plain,
+        "28 columns and two sequences": lists,
+        f"28 columns and a vector of {VECTOR_DIM}": vectors,
+    }
+    for name, folder in logs.items():
         path = folder / "train.parquet"
         found[f"floor: {name}, polars, a row group at a time"] = lambda p=path: in_polars(p)
         found[f"floor: {name}, pyarrow, 16,384 rows at a time"] = lambda p=path: in_arrow(p)
@@ -187,6 +202,21 @@ def wide(plain: Path, folder: Path, width: int) -> Case:
         *(f"  - {{name: d_{i}, type: dense}}" for i in range(num_dense)),
     ]
     return case(path, "\n".join([*lines[:first], *features, *lines[tasks:], ""]))
+
+
+def with_vector(plain: Path, folder: Path) -> Case:
+    """A fourth of the plain log, each row with a vector of 64 numbers beside its columns."""
+    path = folder / "vector"
+    if not (path / "train.parquet").is_file():
+        path.mkdir(parents=True, exist_ok=True)
+        rows = pq.read_metadata(plain / "train.parquet").num_rows // 4
+        frame = pl.scan_parquet(plain / "train.parquet").head(rows).collect()
+        vectors = np.random.default_rng(0).normal(size=(rows, VECTOR_DIM)).astype(np.float32)
+        frame = frame.with_columns(pl.Series("vector", vectors).arr.to_list())
+        frame.write_parquet(path / "train.parquet", row_group_size=GROUP_ROWS)
+        frame.head(1000).write_parquet(path / "test.parquet")
+    feature = f"  - {{name: vector, type: vector, dim: {VECTOR_DIM}}}"
+    return case(path, spec("shared_bottom").replace("tasks:", f"{feature}\ntasks:", 1))
 
 
 def streams(of: Case) -> TrainStreams:

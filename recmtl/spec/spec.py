@@ -103,7 +103,9 @@ class Spec(StrictModel):
 
     def table_owner(self, table: str) -> SparseFeature | SequenceFeature:
         """The feature that says how the table's rows come about and how wide they are."""
-        return next(f for f in self.looked_up if f.name == table)
+        owner = next(f for f in self.features if f.name == table)
+        assert isinstance(owner, SparseFeature | SequenceFeature)  # the loader's checks
+        return owner
 
     @property
     def tables(self) -> tuple[str, ...]:
