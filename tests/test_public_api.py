@@ -40,7 +40,7 @@ PUBLIC = {
     "recmtl.batch": "Batch Ragged",
     "recmtl.spec": """
         DataSpec DenseFeature Feature Problem SequenceFeature SparseFeature Spec SplitByKey
-        SplitByTime StrictModel Task Vocab load_yaml parse_yaml
+        SplitByTime StrictModel Task VectorFeature Vocab load_yaml parse_yaml
     """,
     "recmtl.config": """
         ObjectiveConfig RunConfig TrainConfig differences dump_yaml fingerprint json_schema

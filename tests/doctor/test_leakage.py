@@ -19,6 +19,7 @@ from recmtl.doctor.leakage import (
     find_leaks,
     read_sample,
     sampled_columns,
+    sampled_rows,
 )
 from tests.doctor.conftest import SPEC, Shop, shop_log
 
@@ -207,3 +208,12 @@ def test_a_sample_is_the_same_in_any_budget(
     for column in (*columns, *reversed(columns)):
         expected = read_sample(log, [column], sample.height).to_series()
         assert sample[column].equals(expected)
+
+
+def test_fewer_rows_of_wide_vectors_are_looked_at(shop: Shop) -> None:
+    wide = load_spec(shop(), ["features.look.dim=4096", "data.memory=256MiB"])
+    assert sampled_rows(wide) == (256 << 20) // (24 * 4096)
+    log = open_log(shop().with_name("train.parquet"))
+    assert LogSample(log, wide, 256 << 20).height == 2720  # in 20 stretches
+    assert sampled_rows(load_spec(shop())) == 1 << 17
+    assert sampled_rows(load_spec(shop(), ["features.look.dim=4096", "data.memory=1MiB"])) == 1000

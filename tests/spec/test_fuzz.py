@@ -38,6 +38,7 @@ RIGHT = {
             "behaviour": "history",
         },
         {"name": "p", "type": "dense", "fill": 0.0},
+        {"name": "v", "type": "vector", "dim": 8, "normalize": "standard"},
     ],
     "tasks": [
         {"name": "ctr", "label": "click"},
