@@ -32,6 +32,9 @@ from recmtl.towers.tower import Tower, expert_statistics, named_gates
 __all__ = ["HoME", "HoMEConfig"]
 
 
+_PART_ROWS = 512
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HoMEConfig:
     """Sizes of a HoME tower, and a switch for each of its parts."""
@@ -160,8 +163,28 @@ class HoME(Tower):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Logits ``(B, O)``."""
-        logits: Tensor = self.heads(self._mixed(self.first_level(x_BD)))
-        return logits
+        if not self._can_split(x_BD):
+            return self._logits(x_BD)
+        return torch.cat([self._logits(part_BD) for part_BD in x_BD.split(_PART_ROWS)])
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        logits_BO: Tensor = self.heads(self._mixed(self.first_level(x_BD)))
+        return logits_BO
+
+    def _can_split(self, x_BD: Tensor) -> bool:
+        """Whether rows can be computed in parts, whose activations stay in a CPU's caches.
+
+        Between its products the tower makes many passes over them.
+        """
+        return (
+            self.config.norm != "batch"
+            and type(x_BD) in (Tensor, nn.Parameter)
+            and x_BD.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+            and not torch._C._are_functorch_transforms_active()
+            and len(x_BD) > _PART_ROWS
+        )
 
     def _mixed(self, z_BGH: Tensor) -> Tensor:
         """What each task's head reads, ``(B, T, H)``."""
