@@ -145,8 +145,9 @@ class Interests(nn.Module):
             return items_KBLE
 
         def split(name: str) -> Tensor:
-            mapped_KBLE = items_KBLE @ weights[name].unsqueeze(1)
-            return mapped_KBLE.unflatten(3, (self.num_attention_heads, -1)).transpose(2, 3)
+            mapped_KBLE: Tensor = items_KBLE @ weights[name].unsqueeze(1)
+            heads_KBLPE: Tensor = mapped_KBLE.unflatten(3, (self.num_attention_heads, -1))
+            return heads_KBLPE.transpose(2, 3)
 
         query_KBPLE, key_KBPLE, value_KBPLE = split("query"), split("key"), split("value")
         scores_KBPLL = query_KBPLE @ key_KBPLE.transpose(3, 4) * query_KBPLE.shape[4] ** -0.5
