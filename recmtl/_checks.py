@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any, get_args
 
 __all__ = [
     "ByKind",
@@ -97,10 +98,16 @@ def size_text(size_bytes: float) -> str:
 class ByKind:
     """Tells pydantic, where a dataclass is read from a file, to choose a union's member by `kind`.
 
-    Nothing else needs it, so pydantic need not be there.
+    It is written as the schema itself, so that pydantic need not be there.
     """
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic import Field
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """Schema of a union of dataclasses, each with a default of `kind`."""
+        members = {_kind(member): member for member in get_args(source)}
+        choices = {kind: handler.generate_schema(member) for kind, member in members.items()}
+        return {"type": "tagged-union", "choices": choices, "discriminator": "kind"}
 
-        return handler.generate_schema(Annotated[source, Field(discriminator="kind")])
+
+def _kind(config: Any) -> str:
+    (kind,) = (field.default for field in dataclasses.fields(config) if field.name == "kind")
+    return str(kind)

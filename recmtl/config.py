@@ -190,7 +190,7 @@ class RunConfig(Spec):
     wide: Annotated[WideConfig, Field(discriminator="kind")] = Field(default_factory=NoneConfig)
     """A model of low order beside the tower, whose logits are added to the tower's."""
     sequence: SequenceConfig = Field(default_factory=SequenceConfig)
-    """How sequences enter the input vector."""
+    """How sequences enter the input vector; `din` is short for `{kind: din}`."""
     objective: ObjectiveConfig = Field(default_factory=_default_objective)
     """Which tasks carry loss; `entire_space` is short for `{kind: entire_space}`. Default: `tasks`,
     but `entire_space` for the tower `esmm`."""

@@ -43,15 +43,17 @@ PUBLIC = {
         SplitByTime StrictModel Task VectorFeature Vocab load_yaml parse_yaml
     """,
     "recmtl.config": """
-        ObjectiveConfig RunConfig TrainConfig differences dump_yaml fingerprint json_schema
-        load_spec
+        ObjectiveConfig RunConfig SequenceConfig TrainConfig differences dump_yaml fingerprint
+        json_schema load_spec
     """,
     "recmtl.data": """
         EncodeCounts Encoders FeatureCounts Log Population RowGroup Splits TrainStreams
         batches_in_order check_columns open_log open_splits pad_to
     """,
     "recmtl.embeddings": "EmbeddingConfig Layout PlainLookup Table layout",
-    "recmtl.models": "MultiTaskNet TowerInputs build_net build_tasks input_dims outcome_metrics",
+    "recmtl.models": """
+        MultiTaskNet TowerInputs build_net build_tasks input_dims outcome_metrics reads_items
+    """,
     "recmtl.scoring": "BatchScorer ScoreResult evaluate score",
     "recmtl.training": """
         ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit require_loggers save_run

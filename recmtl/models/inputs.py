@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import torch
@@ -32,8 +32,9 @@ class TowerInputs(nn.Module):
     A sequence enters the vector as the mean of its items or, behind all else, as what attention to
     the target makes of each behaviour, of width E. Towers that require more get a `TowerInput`
     instead: one embedding of width E for each field (a dense feature x as ``w x + b``, a sparse one
-    through a linear map where its own width is another), each behaviour's padded sequence (its
-    aligned features side by side, mapped to E), and the target that its items are compared with.
+    through a linear map where its own width is another; a sequence as it enters the vector, unless
+    the tower reads its items), each behaviour's padded sequence (its aligned features side by side,
+    mapped to E), and the target that its items are compared with.
     """
 
     def __init__(
@@ -69,12 +70,16 @@ class TowerInputs(nn.Module):
         self._apart = frozenset(s.name for s in layout.sequences) if reads_items else frozenset()
         self._in_vector = tuple(name for name in layout.features if name not in self._apart)
         self._num_dense = len(spec.dense)
-        self.fields = tuple(f.name for f in spec.features if not isinstance(f, SequenceFeature))
+        self._pooled_sequences = (
+            () if reads_items else tuple(feature.name for feature in spec.sequences)
+        )
         self._dense_names = tuple(feature.name for feature in spec.dense)
         self._behaviours: dict[str, tuple[str, ...]] = {}
         for sequence in spec.sequences:
             aligned = self._behaviours.get(sequence.behaviour, ())
             self._behaviours[sequence.behaviour] = (*aligned, sequence.name)
+        fields = [f.name for f in spec.features if f.name not in self._apart]
+        self.fields = (*fields, *(self._behaviours if attends else ()))
         self._max_len = {sequence.name: sequence.max_len for sequence in layout.sequences}
         self._targets = _targets(spec, layout)
         self._num_dense_rows = spec.num_dense_rows
@@ -85,7 +90,7 @@ class TowerInputs(nn.Module):
             self._require(spec, "sequence: `din`", {"sequences", "target"})
         self.maps = nn.ModuleDict()
         if "fields" in requires:
-            for name in layout.pooled:
+            for name in (*layout.pooled, *self._pooled_sequences):
                 self._add_map(f"field_{name}", dims[name])
             self.dense_weight = nn.Parameter(
                 torch.randn(self._num_dense, field_dim) * field_dim**-0.5
@@ -137,14 +142,16 @@ class TowerInputs(nn.Module):
             for name, piece in side_by_side(vectors, self._in_vector)
         ]
         sequences, target_BE = self._compared(batch, vectors) if self._apart else (None, None)
+        attended: list[Tensor] = []
         if self.attention is not None:
             assert sequences is not None
             assert target_BE is not None
-            parts += self.attention(sequences, target_BE)
-        x_BD = torch.cat(parts, dim=1)
+            attended = self.attention(sequences, target_BE)
+        x_BD = torch.cat([*parts, *attended], dim=1)
         if not self.requires:
             return x_BD
-        fields_BFE = self._fields(batch, vectors) if "fields" in self.requires else None
+        is_asked = "fields" in self.requires
+        fields_BFE = self._fields(batch, vectors, attended) if is_asked else None
         if "sequences" not in self.requires:
             return TowerInput(x_BD, fields_BFE=fields_BFE)
         return TowerInput(x_BD, fields_BFE=fields_BFE, sequences=sequences, target_BE=target_BE)
@@ -167,12 +174,20 @@ class TowerInputs(nn.Module):
         target = torch.cat([vectors[name] for name in self._targets], dim=1)
         return sequences, self._map("target", target)
 
-    def _fields(self, batch: Batch, vectors: Mapping[str, Tensor]) -> Tensor:
+    def _fields(
+        self, batch: Batch, vectors: Mapping[str, Tensor], attended: Sequence[Tensor]
+    ) -> Tensor:
         dense_KBE = batch.dense_DB[: self._num_dense].unsqueeze(2) * self.dense_weight.unsqueeze(
             1
         ) + self.dense_bias.unsqueeze(1)
         by_name = dict(zip(self._dense_names, dense_KBE.unbind(0), strict=True))
         by_name |= {name: self._map(f"field_{name}", vectors[name]) for name in self.layout.pooled}
+        for name in self._pooled_sequences:
+            vector = vectors[name]
+            if vector.dim() == 3:
+                vector = _mean(vector, batch.sequences[name].lengths_B)
+            by_name[name] = self._map(f"field_{name}", vector)
+        by_name |= dict(zip(self._behaviours, attended, strict=False))
         for name, rows in self._vector_rows.items():
             by_name[name] = self._map(f"field_{name}", batch.dense_DB[rows].T)
         return torch.stack([by_name[name] for name in self.fields], dim=1)

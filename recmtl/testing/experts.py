@@ -185,7 +185,10 @@ def _expected(
     if subject.has("num_group_experts"):
         for slot in slots:
             groups[slot.group] = (*groups.get(slot.group, ()), slot.name)
-    by_group = dict.fromkeys(groups.values(), getattr(config, "num_group_experts", 0))
+    num_group = getattr(config, "num_group_experts", 0)
+    by_group = dict.fromkeys(groups.values(), num_group)
+    if not getattr(config, "hierarchy", True):  # experts of groups are everybody's
+        by_group = {names: num_group * len(groups)}
     own: dict[tuple[str, ...], int] = {(name,): config.num_task_experts for name in names}
     return [own, by_group, {names: config.num_shared_experts}]
 

@@ -78,25 +78,24 @@ class FeatureGates(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Each owner's input, ``(B, G, D)``."""
         num_owners, num_parts, rank = self.num_owners, self.num_parts, self.rank
-        down_GDN = self._stacked("down").transpose(1, 2).flatten(2)
+        reads = [self._stacked("down").transpose(1, 2).flatten(2)]
+        if num_parts > 1:
+            reads.append(self._stacked("mix"))
+        read_GDN = torch.cat(reads, dim=2)  # all that reads the input, in one product
         if self.own_inputs:
             x_GBD = x.transpose(0, 1)
-            low_GBN = torch.bmm(x_GBD, down_GDN)
+            low_GBN = torch.bmm(x_GBD, read_GDN)
         else:
             x_GBD = x.unsqueeze(0)
-            low_BN = x @ down_GDN.transpose(0, 1).flatten(1)
-            low_GBN = low_BN.view(-1, num_owners, num_parts * rank).transpose(0, 1)
-        low_GLBR = low_GBN.unflatten(2, (num_parts, rank)).transpose(1, 2)
+            low_BN = x @ read_GDN.transpose(0, 1).flatten(1)
+            low_GBN = low_BN.view(-1, num_owners, num_parts * (rank + (num_parts > 1)))
+            low_GBN = low_GBN.transpose(0, 1)
+        width = num_parts * rank
+        low_GLBR = low_GBN[..., :width].unflatten(2, (num_parts, rank)).transpose(1, 2)
         wide_KBD = torch.bmm(low_GLBR.flatten(0, 1), self._stacked("up").flatten(0, 1)).sigmoid()
         if num_parts == 1:
             return (2.0 * wide_KBD * x_GBD).transpose(0, 1)
-        mix_GDL = self._stacked("mix")
-        if self.own_inputs:
-            mix_GBL = torch.bmm(x_GBD, mix_GDL)
-        else:
-            mix_BN = x @ mix_GDL.transpose(0, 1).flatten(1)
-            mix_GBL = mix_BN.view(-1, num_owners, num_parts).transpose(0, 1)
-        mix_GLB1 = 2.0 * mix_GBL.transpose(1, 2).softmax(dim=1).unsqueeze(3)
+        mix_GLB1 = 2.0 * low_GBN[..., width:].transpose(1, 2).softmax(dim=1).unsqueeze(3)
         factor_GBD = (wide_KBD.unflatten(0, (num_owners, num_parts)) * mix_GLB1).sum(dim=1)
         gated_GBD: Tensor = factor_GBD * x_GBD
         return gated_GBD.transpose(0, 1)

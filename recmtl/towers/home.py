@@ -32,6 +32,9 @@ from recmtl.towers.tower import Tower, expert_statistics, named_gates
 __all__ = ["HoME", "HoMEConfig"]
 
 
+_PART_ROWS = 512
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HoMEConfig:
     """Sizes of a HoME tower, and a switch for each of its parts."""
@@ -138,7 +141,7 @@ class HoME(Tower):
         self.groups = groups_of(self.tasks)
         where = [self.groups.index(slot.group) for slot in self.tasks]
         self.register_buffer("group_of_T", torch.tensor(where), persistent=False)
-        self.meta = _MetaLevel(self.groups, self.width, config)
+        self.first_level = _FirstLevel(self.groups, self.width, config)
         own = config.feature_gates
         self.task_features = _feature_gates(config, width, names) if own else nn.Identity()
         self.group_features = (
@@ -160,8 +163,28 @@ class HoME(Tower):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Logits ``(B, O)``."""
-        logits: Tensor = self.heads(self._mixed(self.meta(x_BD)))
-        return logits
+        if not self._can_split(x_BD):
+            return self._logits(x_BD)
+        return torch.cat([self._logits(part_BD) for part_BD in x_BD.split(_PART_ROWS)])
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        logits_BO: Tensor = self.heads(self._mixed(self.first_level(x_BD)))
+        return logits_BO
+
+    def _can_split(self, x_BD: Tensor) -> bool:
+        """Whether rows can be computed in parts, whose activations stay in a CPU's caches.
+
+        Between its products the tower makes many passes over them.
+        """
+        return (
+            self.config.norm != "batch"
+            and type(x_BD) in (Tensor, nn.Parameter)
+            and x_BD.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+            and not torch._C._are_functorch_transforms_active()
+            and len(x_BD) > _PART_ROWS
+        )
 
     def _mixed(self, z_BGH: Tensor) -> Tensor:
         """What each task's head reads, ``(B, T, H)``."""
@@ -171,7 +194,7 @@ class HoME(Tower):
         num_own = self.config.num_task_experts
         own_BTM = weight_BTN[..., :num_own]
         if self.self_gates is not None:
-            own_BTM = own_BTM + self.self_gates(z_BTH)[0]
+            own_BTM = own_BTM + self.self_gates(z_BTH)
         own_BTMH = own_BEH.unflatten(1, (-1, num_own))
         over_BTE = self._over_group_experts(weight_BTN[..., num_own:])
         mixed_BTH: Tensor = (own_BTM.unsqueeze(3) * own_BTMH).sum(dim=2)
@@ -202,8 +225,8 @@ class HoME(Tower):
         Keys of the first level have the prefix ``level_1/`` and groups' names; ``self_gates/``
         stand beside ``gates/`` and weigh an owner's own experts.
         """
-        found = self.meta.explain(x_BD)
-        z_BGH = self.meta(x_BD)
+        found = self.first_level.explain(x_BD)
+        z_BGH = self.first_level(x_BD)
         z_BTH = z_BGH.index_select(1, self.group_of_T)
         experts = self._experts(z_BGH, z_BTH)
         weight_BTN = self._weights(z_BGH, z_BTH)
@@ -213,7 +236,7 @@ class HoME(Tower):
         over_BTE = torch.cat([own_BTE, self._over_group_experts(weight_BTN[..., num_own:])], dim=2)
         found |= named_gates(self.task_names, over_BTE)
         if self.self_gates is not None:
-            self_BTM, _ = self.self_gates(z_BTH)
+            self_BTM = self.self_gates(z_BTH)
             found |= {
                 f"self_gates/{name}": self_BTM[:, t] for t, name in enumerate(self.task_names)
             }
@@ -229,14 +252,15 @@ class HoME(Tower):
             for group in self.groups
         }
         every = dict.fromkeys(self.groups, self.task_names)
-        refs = [*_of_groups(self.meta.experts.refs("meta.experts"), every, self.task_names)]
+        first = self.first_level.experts.refs("first_level.experts")
+        refs = [*_of_groups(first, every, self.task_names)]
         refs += self.task_experts.refs("task_experts", level=2)
         reached = by_group if self.config.hierarchy else every
         last = self.group_experts.refs("group_experts", level=2)
         return (*refs, *_of_groups(last, reached, self.task_names))
 
 
-class _MetaLevel(nn.Module):
+class _FirstLevel(nn.Module):
     """Experts of groups and shared ones, and what each block's gates make of them.
 
     Shape: ``(B, D)`` -> ``(B, G, H)``: the groups' blocks, then the shared one.
@@ -282,7 +306,8 @@ class _MetaLevel(nn.Module):
         """What each block extracts."""
         weight_BGE: Tensor = self.gates(x_BD)
         if self.self_gates is not None:
-            weight_BGE = weight_BGE + self._over_all(*self.self_gates(x_BD))
+            own_BCM, shared_BS = self.self_gates(x_BD), self.self_gates.shared(x_BD)
+            weight_BGE = weight_BGE + self._over_all(own_BCM, shared_BS)
         expert_BEH: Tensor = self.experts(self.features(x_BD))
         return weight_BGE @ expert_BEH
 
@@ -296,7 +321,7 @@ class _MetaLevel(nn.Module):
         """Gates and expert statistics under ``level_1/``."""
         found = named_gates(self.groups, self.gates(x_BD), prefix="level_1/")
         if self.self_gates is not None:
-            own_BCM, shared_BS = self.self_gates(x_BD)
+            own_BCM, shared_BS = self.self_gates(x_BD), self.self_gates.shared(x_BD)
             found |= {f"level_1/self_gates/{g}": own_BCM[:, i] for i, g in enumerate(self.groups)}
             found["level_1/shared_self_gate"] = shared_BS
         return found | expert_statistics(self.experts(self.features(x_BD)), prefix="level_1/")
@@ -327,8 +352,7 @@ class _TaskGates(nn.Module):
 class _SelfGates(nn.Module):
     """Each owner's weights of its own experts: a softmax, or a sigmoid over one expert.
 
-    Shape: ``(B, D)`` or ``(B, T, D)`` -> ``(B, T, M)`` of the owners and ``(B, S)`` of what is
-    shared.
+    Shape: ``(B, D)`` or ``(B, T, D)`` -> ``(B, T, M)``.
     """
 
     def __init__(
@@ -341,26 +365,30 @@ class _SelfGates(nn.Module):
         own_inputs: bool = False,
     ) -> None:
         super().__init__()
-        self.num_owners, self.num_experts, self.own_inputs = len(owners), num_experts, own_inputs
+        self.num_owners, self.own_inputs = len(owners), own_inputs
+        self.num_experts, self.num_shared = num_experts, num_shared
         zeros = {owner: nn.Parameter(torch.zeros(in_dim, num_experts)) for owner in owners}
         self.task_weight = by_task(zeros)
         self.shared_weight = nn.Parameter(torch.zeros(in_dim, num_shared)) if num_shared else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights."""
+    def forward(self, x: Tensor) -> Tensor:
+        """The owners' weights."""
         weights = list(self.task_weight.values())
         if self.own_inputs:
-            own_BTM = torch.bmm(x.transpose(0, 1), torch.stack(weights)).transpose(0, 1)
-            return _shares(own_BTM), own_BTM[:, 0, :0]
-        own_BN = x @ torch.cat(weights, dim=1)
-        own_BTM = _shares(own_BN.view(-1, self.num_owners, self.num_experts))
-        if self.shared_weight is None:
-            return own_BTM, own_BN[:, :0]
-        return own_BTM, _shares(x @ self.shared_weight)
+            logits_BTM = torch.bmm(x.transpose(0, 1), torch.stack(weights)).transpose(0, 1)
+        else:
+            logits_BN = x @ torch.cat(weights, dim=1)
+            logits_BTM = logits_BN.view(-1, self.num_owners, self.num_experts)
+        return _shares(logits_BTM, self.num_experts)
+
+    def shared(self, x_BD: Tensor) -> Tensor:
+        """The weights of what is shared."""
+        assert self.shared_weight is not None
+        return _shares(x_BD @ self.shared_weight, self.num_shared)
 
 
-def _shares(logits: Tensor) -> Tensor:
-    return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1)
+def _shares(logits: Tensor, count: int) -> Tensor:
+    return logits.sigmoid() if count == 1 else logits.softmax(dim=-1)
 
 
 def _experts(

@@ -117,9 +117,8 @@ class CrossNet(Interaction):
         )
         self.biases = nn.ParameterList(torch.zeros(dim) for _ in range(config.num_layers))
 
-    def forward(self, x: Tensor | TowerInput) -> Tensor:
+    def forward(self, first_BD: Tensor) -> Tensor:
         """The last layer, ``(B, D)``."""
-        first_BD = x if isinstance(x, Tensor) else x.x_BD
         out_BD = first_BD
         for i, (weight, bias_D) in enumerate(zip(self.weights, self.biases, strict=True)):
             if self.up_weights:

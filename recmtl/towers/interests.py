@@ -21,6 +21,8 @@ HyperMode = Literal["film", "lowrank", "full"]
 a small core within its map; all of it, held apart and not made."""
 Encoder = Literal["target", "self+target"]
 
+_NEVER = -1e30
+"""A score so low that it weighs nothing, and no infinity, which has no gradient."""
 _CONDITION = 16
 _HIDDEN = 32
 
@@ -67,6 +69,7 @@ class Interests(nn.Module):
         super().__init__()
         self.behaviours, self.num_tasks = tuple(behaviours), len(tasks)
         self.mode, self.dim, self.rank = mode, dim, rank
+        self.has_copies = mode == "full" and encoder == "self+target"
         self.num_attention_heads = num_attention_heads
         num_behaviours, is_full = len(self.behaviours), mode == "full"
 
@@ -142,8 +145,9 @@ class Interests(nn.Module):
             return items_KBLE
 
         def split(name: str) -> Tensor:
-            mapped_KBLE = items_KBLE @ weights[name].unsqueeze(1)
-            return mapped_KBLE.unflatten(3, (self.num_attention_heads, -1)).transpose(2, 3)
+            mapped_KBLE: Tensor = items_KBLE @ weights[name].unsqueeze(1)
+            heads_KBLPE: Tensor = mapped_KBLE.unflatten(3, (self.num_attention_heads, -1))
+            return heads_KBLPE.transpose(2, 3)
 
         query_KBPLE, key_KBPLE, value_KBPLE = split("query"), split("key"), split("value")
         scores_KBPLL = query_KBPLE @ key_KBPLE.transpose(3, 4) * query_KBPLE.shape[4] ** -0.5
@@ -172,7 +176,7 @@ class Interests(nn.Module):
     ) -> Tensor:
         """Interests of all tasks through linear maps: the target goes through them instead."""
         query_TBE = target_BE @ maps_TEE.transpose(1, 2)
-        if items_KBLE.shape[0] == 1:
+        if not self.has_copies:
             pooled_BTE, _ = self._pooled(query_TBE.transpose(0, 1), items_KBLE[0], is_item_BL)
             return (pooled_BTE.transpose(0, 1) @ maps_TEE).transpose(0, 1)
         scores_TBL = (items_KBLE @ query_TBE.unsqueeze(3)).squeeze(3) * self.dim**-0.5
@@ -189,6 +193,5 @@ class Interests(nn.Module):
 
 def _softmax(scores: Tensor, is_there: Tensor) -> Tensor:
     """Softmax over the last dimension of what is there; zero where nothing is."""
-    lowest = torch.finfo(scores.dtype).min
-    shares: Tensor = scores.masked_fill(~is_there, lowest).softmax(dim=-1) * is_there
+    shares: Tensor = scores.masked_fill(~is_there, _NEVER).softmax(dim=-1) * is_there
     return shares

@@ -12,7 +12,7 @@ from torch import Tensor
 from recmtl._checks import ByKind
 from recmtl.towers.dtrn import DTRN, DTRNConfig
 from recmtl.towers.expert_bank import ExpertRef
-from recmtl.towers.inputs import InputDims, TaskSlot, TowerInput
+from recmtl.towers.inputs import InputDims, TaskSlot
 from recmtl.towers.interactions import (
     BiInteraction,
     BiInteractionConfig,
@@ -125,23 +125,27 @@ class Stack(Tower):
             self.wide = _WIDES[type(config.wide)](in_dim=in_dim, tasks=self.tasks)
         self.requires = requires_of(config)
 
-    def forward(self, x: Tensor | TowerInput) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """Logits ``(B, O)``."""
         logits_BO: Tensor = self.tower(self._below(x))
-        return logits_BO if self.wide is None else logits_BO + self.wide(x)
+        return logits_BO if self.wide is None else logits_BO + self.wide(self._for(self.wide, x))
 
-    def _below(self, x: Tensor | TowerInput) -> Any:
+    def _below(self, x: Any) -> Any:
         """What the tower reads."""
-        if self.interaction is not None:
-            return self.interaction(x)
-        return x if isinstance(x, Tensor) or self.tower.requires else x.x_BD
+        if self.interaction is None:
+            return self._for(self.tower, x)
+        return self.interaction(self._for(self.interaction, x))
+
+    def _for(self, part: Interaction | Tower | Wide, x: Any) -> Any:
+        """The input of a part: all of it, or the vector alone."""
+        return x.x_BD if self.requires and not part.requires else x
 
     def set_base_rates(self, rates: Mapping[str, float | Sequence[float]]) -> None:
         """Let heads start at known rates (see `Tower.set_base_rates`)."""
         self.tower.set_base_rates(rates)
 
     @torch.no_grad()
-    def explain(self, x: Tensor | TowerInput) -> dict[str, Tensor]:
+    def explain(self, x: Any) -> dict[str, Tensor]:
         """The tower's gates and experts."""
         return self.tower.explain(self._below(x))
 

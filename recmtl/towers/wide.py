@@ -82,16 +82,16 @@ class Linear(Wide):
         arXiv:1606.07792
     Departures: No crossed features, and no weight of its own for each id: an id counts through its
         embedding.
-    Shape: ``(B, D)`` or `TowerInput` -> ``(B, O)`` logits.
+    Shape: ``(B, D)`` -> ``(B, O)`` logits.
 
     Example:
         >>> Linear(in_dim=4, tasks=("click", "buy"))(torch.ones(3, 4)).shape
         torch.Size([3, 2])
     """
 
-    def forward(self, x: Tensor | TowerInput) -> Tensor:
+    def forward(self, x_BD: Tensor) -> Tensor:
         """Logits ``(B, O)``."""
-        return self.linear(x if isinstance(x, Tensor) else x.x_BD)
+        return self.linear(x_BD)
 
 
 class FM(Wide):

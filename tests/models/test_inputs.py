@@ -31,7 +31,7 @@ def world() -> SimpleNamespace:
     tables = {n: torch.randn(ROWS[n], DIMS[n], generator=generator) for n in ROWS}
     batch = to_batch(random_rows(6, seed=1))
     torch.manual_seed(0)
-    inputs = TowerInputs(SPEC, world_layout(), requires=ALL, field_dim=8, tower="dtrn")
+    inputs = TowerInputs(SPEC, world_layout(), requires=ALL, field_dim=8, who="tower: `dtrn`")
     vectors = PlainLookup(world_layout(), tables)(batch)
     return SimpleNamespace(batch=batch, vectors=vectors, inputs=inputs)
 
@@ -89,7 +89,9 @@ def test_every_map_is_trained(world: SimpleNamespace) -> None:
 
 
 def test_names_with_dots_are_fine() -> None:
-    inputs = TowerInputs(SPEC, world_layout(), requires={"fields"}, field_dim=16, tower="multitab")
+    inputs = TowerInputs(
+        SPEC, world_layout(), requires={"fields"}, field_dim=16, who="tower: `multitab`"
+    )
     assert "field_item_2e_id" in inputs.maps
 
 
@@ -105,7 +107,7 @@ def spec_of(*features: dict[str, Any]) -> Spec:
 
 def build(spec: Spec, single: tuple[str, ...], **arguments: Any) -> TowerInputs:
     tables = layout(spec, dict.fromkeys(spec.tables, 3), single, ())
-    return TowerInputs(spec, tables, field_dim=4, tower="dtrn", **arguments)
+    return TowerInputs(spec, tables, field_dim=4, who="tower: `dtrn`", **arguments)
 
 
 USER = {"name": "user", "type": "sparse", "hash": 2, "dim": 4}
@@ -133,4 +135,40 @@ def test_a_target_that_is_named_is_taken() -> None:
 def test_missing_fields_and_unknown_requirements_are_all_named() -> None:
     expected = r"`dtrn` needs fields\..*\n.*`dtrn` requires `task_x`, which a spec cannot give yet"
     with pytest.raises(SpecError, match=expected):
-        build(spec_of(HISTORY), (), requires={"fields", "task_x"})
+        build(spec_of(HISTORY), (), requires={"fields", "sequences", "task_x"})
+
+
+def test_attention_brings_sequences_into_the_vector_and_the_fields(world: SimpleNamespace) -> None:
+    torch.manual_seed(1)
+    plain = TowerInputs(SPEC, world_layout(), requires=set(), field_dim=8, who="")
+    attends = TowerInputs(SPEC, world_layout(), requires=set(), field_dim=8, who="", attends=True)
+    (x_BD, mean_BD) = (part(world.batch, world.vectors) for part in (attends, plain))
+    assert attends.dims == x_BD.shape[1]
+    assert (plain.is_plain, attends.is_plain) == (True, False)
+    lengths_B = world.batch.sequences["history"].lengths_B
+    items_BLE = torch.cat([world.vectors["history"], world.vectors["gaps"]], dim=2)
+    mapped_BLE = attends.maps["sequence_history"](items_BLE)
+    target_BE = world.vectors["item.id"]  # as wide as a field
+    (expected_BE,) = attends.attention({"history": (mapped_BLE, lengths_B)}, target_BE)
+    torch.testing.assert_close(x_BD[:, -8:], expected_BE)
+    assert mean_BD.shape[1] - (x_BD.shape[1] - 8) == items_BLE.shape[2]
+    both = TowerInputs(SPEC, world_layout(), requires={"fields"}, field_dim=8, who="", attends=True)
+    found = both(world.batch, world.vectors)
+    assert both.fields[-1] == "history"
+    assert found.sequences is None
+    torch.testing.assert_close(found.x_BD[:, -8:], found.fields_BFE[:, -1])
+
+
+def test_a_sequences_mean_is_a_field_too(world: SimpleNamespace) -> None:
+    inputs = TowerInputs(SPEC, world_layout(), requires={"fields"}, field_dim=8, who="")
+    found = inputs(world.batch, world.vectors)
+    assert "history" in inputs.fields
+    sequence_BLE, lengths_B = world.vectors["history"], world.batch.sequences["history"].lengths_B
+    pairs = zip(sequence_BLE, lengths_B.tolist(), strict=True)
+    expected = torch.stack([items[:n].sum(0) / max(n, 1) for items, n in pairs])
+    torch.testing.assert_close(found.fields_BFE[:, inputs.fields.index("history")], expected)
+
+
+def test_attention_needs_a_sequence() -> None:
+    with pytest.raises(SpecError, match=r"^sequence: `din` needs a behaviour sequence"):
+        build(spec_of(USER), ("user",), requires=set(), attends=True)

@@ -38,27 +38,30 @@ def home_logits(state: State, x_BD: Tensor, tasks: Sequence[Task], config: Any) 
 def first_level(
     state: State, x: Vector, groups: Sequence[str], config: Any
 ) -> dict[str | None, Vector]:
-    """Z of each group, and of what is shared (None)."""
+    """What each group's block extracts, and the shared one's (None)."""
     count = config.num_group_experts
-    own = {g: experts(state, config, "meta.", "experts", "features", g, count, x) for g in groups}
+    own = {
+        g: experts(state, config, "first_level.", "experts", "features", g, count, x)
+        for g in groups
+    }
     count = config.num_shared_experts
-    shared = experts(state, config, "meta.", "experts", "features", None, count, x)
+    shared = experts(state, config, "first_level.", "experts", "features", None, count, x)
     every = [expert for group in groups for expert in own[group]] + shared
     found: dict[str | None, Vector] = {}
     for group in groups:
-        weights = gate(state, "meta.gates", group, x)
+        weights = gate(state, "first_level.gates", group, x)
         found[group] = mix(weights, own[group] + shared if config.hierarchy else every)
         if config.self_gates:
-            weights = self_gate(state, f"meta.self_gates.task_weight.{group}", x)
+            weights = self_gate(state, f"first_level.self_gates.task_weight.{group}", x)
             found[group] = add(found[group], mix(weights, own[group]))
     logits: Vector = []
     for group in groups:
-        key = f"meta.gates.shared.task_weight.{group}"
+        key = f"first_level.gates.shared.task_weight.{group}"
         logits += affine(x, state[key].tolist(), None) if key in state else []
-    logits += affine(x, state["meta.gates.shared.rest_weight"].tolist(), None)
+    logits += affine(x, state["first_level.gates.shared.rest_weight"].tolist(), None)
     found[None] = mix(softmax(logits), every)
     if config.self_gates:
-        weights = self_gate(state, "meta.self_gates.shared_weight", x)
+        weights = self_gate(state, "first_level.self_gates.shared_weight", x)
         found[None] = add(found[None], mix(weights, shared))
     return found
 

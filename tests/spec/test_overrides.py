@@ -7,7 +7,7 @@ import pytest
 from recmtl.config import RunConfig
 from recmtl.errors import SpecError
 from recmtl.spec import SplitByKey, Vocab, parse_yaml
-from recmtl.towers import MMoEConfig, PLEConfig
+from recmtl.towers import DTRNConfig, FwFMConfig, MMoEConfig, PLEConfig
 
 TEXT = """\
 name: shop
@@ -37,6 +37,12 @@ def test_a_tower_by_its_kind_has_its_own_defaults() -> None:
     assert load("tower=ple").tower == PLEConfig()
     assert load("tower={kind: ple, num_levels: 1}").tower == PLEConfig(num_levels=1)
     assert load("tower=ple", "tower.num_levels=1").tower == PLEConfig(num_levels=1)
+    one = PLEConfig(num_levels=1)
+    assert load("tower=dtrn", "tower.head=ple").tower == DTRNConfig(head=PLEConfig())
+    assert load("tower={kind: dtrn, head: ple}", "tower.head.num_levels=1").tower.head == one
+    assert load("wide=fwfm").wide == load("wide.kind=fwfm").wide == FwFMConfig()
+    assert load("wide=fwfm", "wide=none").network == load().tower
+    assert load("sequence=din").sequence.kind == "din"
 
 
 def test_a_key_of_the_tower_leaves_the_others() -> None:
@@ -121,7 +127,7 @@ tasks.ctrr.weight=2            no task is called `ctrr`. Did you mean `ctr`?
 features.user_id.dims=8        sparse feature `user_id`: unknown key `dims`. Did you mean `dim`?
 features.user_id.dim=6         sparse feature `user_id`: `dim` must be a multiple of 4, got 6.
 name.a=1                       `name` is a value, not a section with keys.
-wide.kind=fwfm                 key `wide` is reserved for a later version.
+balance.kind=pcgrad            key `balance` is reserved for a later version.
 """
 
 

@@ -115,7 +115,7 @@ def test_gates_start_equal_and_never_weigh_another_group() -> None:
 
 def test_other_groups_reach_a_task_through_the_shared_block_alone() -> None:
     tower = randomise(HoME(small(), in_dim=4, tasks=TASKS))
-    z_BGH = tower.meta(rows(5, 4)).detach().requires_grad_()
+    z_BGH = tower.first_level(rows(5, 4)).detach().requires_grad_()
     stay = 1
     (grad_BGH,) = torch.autograd.grad(tower.heads(tower._mixed(z_BGH))[:, stay].sum(), z_BGH)
     assert tower.groups == ("act", "watch")
@@ -139,11 +139,11 @@ def test_order_of_groups_does_not_matter_pitfall_T11() -> None:
 def test_batch_norm_follows_the_rows_and_is_kept() -> None:
     tower = HoME(small(norm="batch"), in_dim=4, tasks=TASKS).double()
     x_BD = rows(64, 4) * 3.0 + 1.0
-    layer, norm = tower.meta.experts.layers[0], tower.meta.experts.norms[0]
+    layer, norm = tower.first_level.experts.layers[0], tower.first_level.experts.norms[0]
     weight_EIO, bias_EO = layer()
     u_BD = x_BD  # feature gates start at 1
     products_EBO = torch.einsum("bi,eio->ebo", u_BD, weight_EIO) + bias_EO.unsqueeze(1)
-    out_BEO = tower.meta.experts(x_BD.unsqueeze(1).expand(-1, 3, -1))
+    out_BEO = tower.first_level.experts(x_BD.unsqueeze(1).expand(-1, 3, -1))
     normal_EBO = (products_EBO - products_EBO.mean(1, keepdim=True)) / (
         products_EBO.var(1, keepdim=True, correction=0) + 1e-5
     ).sqrt()
@@ -161,7 +161,7 @@ def test_batch_norm_follows_the_rows_and_is_kept() -> None:
 def test_experts_of_equal_spread_whatever_the_scale_of_their_weights() -> None:
     tower, x_BD = HoME(small(expert_widths=(16,)), in_dim=4, tasks=TASKS).double(), rows(200, 4)
     with torch.no_grad():
-        for weight in tower.meta.experts.layers[0].task_weight.values():
+        for weight in tower.first_level.experts.layers[0].task_weight.values():
             weight[0] *= 100
     std_E = tower.explain(x_BD)["level_1/experts/std"]
     assert float(std_E.max() / std_E.min()) < 1.5

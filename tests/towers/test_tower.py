@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from recmtl.towers import PLE, TOWERS, PLEConfig, Tower
 from tests.towers.helpers import built, inputs_of
@@ -43,6 +43,10 @@ def test_copies_are_equal_and_independent_pitfall_T10(config: type) -> None:
         assert not torch.equal(copied(x), tower(x))
 
 
+def _in_half(part: Tensor) -> Tensor:
+    return part.bfloat16() if part.is_floating_point() else part
+
+
 @every_tower
 def test_half_precision_stays_near_float32(config: type) -> None:
     torch.manual_seed(0)
@@ -54,9 +58,7 @@ def test_half_precision_stays_near_float32(config: type) -> None:
     logits_BT.float().sum().backward()
     assert all(weight.grad is not None for weight in tower.parameters())
     assert_close(logits_BT.float(), expected_BT, rtol=0.05, atol=0.05)
-    half_BT = copy.deepcopy(tower).bfloat16()(
-        tree_map(lambda part: part.bfloat16() if part.is_floating_point() else part, x)
-    )
+    half_BT = copy.deepcopy(tower).bfloat16()(tree_map_only(Tensor, _in_half, x))
     assert_close(half_BT.float(), expected_BT, rtol=0.1, atol=0.1)
 
 
@@ -84,4 +86,5 @@ def test_cuda_agrees_with_the_cpu(config: type) -> None:
     tower = built(config, TASKS)
     x = inputs_of(tower, 64)
     expected_BT = tower(x)
-    assert_close(tower.cuda()(tree_map(Tensor.cuda, x)).cpu(), expected_BT, rtol=1e-3, atol=1e-3)
+    found_BT = tower.cuda()(tree_map_only(Tensor, Tensor.cuda, x)).cpu()
+    assert_close(found_BT, expected_BT, rtol=1e-3, atol=1e-3)
