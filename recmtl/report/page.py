@@ -120,7 +120,8 @@ def _distinct(starts: list[dict[str, str | None]]) -> list[tuple[str, dict[str, 
     """The versions of each start that had others than the one before, and where it went on."""
     found: list[tuple[str, dict[str, str]]] = []
     for start in starts:
-        named = {name: v for name, v in start.items() if name != "from" and v is not None}
+        beside = ("from", "data")
+        named = {name: v for name, v in start.items() if name not in beside and v is not None}
         if not found or found[-1][1] != named:
             found.append((start["from"] or "the start", named))
     return found
