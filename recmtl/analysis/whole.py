@@ -17,7 +17,7 @@ __all__ = ["Analysis", "analyse"]
 
 _CONFLICT_ROWS = 4096
 _MOST_ROWS = 20_000
-_MOST_PASSES = 2_000_000
+_MOST_PASSES = 1_200_000
 """Rows of all forward passes together: what is more takes more than a minute."""
 
 
