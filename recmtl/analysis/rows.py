@@ -72,10 +72,8 @@ def spread_rows(total: int, most: int, *, stretches: int = _STRETCHES) -> NDArra
     """
     if total <= most:
         return np.arange(total)
-    stretches = min(stretches, most)
-    length = most // stretches
-    firsts = np.arange(stretches) * total // stretches
-    return (firsts[:, None] + np.arange(length)).ravel()
+    number, length = np.arange(most), -(-most // stretches)
+    return number + number // length * (total - most) // -(-most // length)
 
 
 def read_sample(

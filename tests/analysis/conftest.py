@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from recmtl import api
+from tests.report.conftest import odd_run, plain_run
+
+__all__ = ["dtrn_run", "home_run", "odd_run", "plain_run"]
 
 QUICK = ("train.batch_size=512", "train.epochs=1")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from recmtl.analysis.experts import ExpertSums, GateSums, expert_health
+from recmtl import api
+from recmtl.analysis.experts import ExpertSums, GateSums, _level, _Place, expert_health
 from recmtl.analysis.rows import read_sample, validation_log
 from recmtl.batch import Batch
 from recmtl.run import Run
@@ -129,8 +130,6 @@ def test_a_gate_that_collapsed_and_one_that_does_not_choose_are_found(run: Path)
 
 
 def test_an_expert_that_no_gate_takes_is_unused() -> None:
-    from recmtl.analysis.experts import _level, _Place
-
     def gate(*means: float) -> dict[str, object]:
         sums = GateSums()
         sums.add(torch.tensor([means]))
@@ -144,11 +143,7 @@ def test_an_expert_that_no_gate_takes_is_unused() -> None:
 
 
 def test_a_tower_without_gates_has_no_levels(funnel: Path, tmp_path: Path) -> None:
-    from recmtl import api
-
     small = "tower={kind: shared_bottom, expert_widths: [4], head_widths: []}"
-    api.train(
-        funnel / "spec.yaml", out=tmp_path / "run", overrides=[small, "train.epochs=1"]
-    )
+    api.train(funnel / "spec.yaml", out=tmp_path / "run", overrides=[small, "train.epochs=1"])
     scorer, batch = sample(tmp_path / "run", 100)
     assert expert_health(scorer.net, batch) == ([], {})
