@@ -116,7 +116,7 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
 
     Example:
         >>> round(auc_error(0.75, 100, 100), 4)
-        0.0342
+        0.0344
     """
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)

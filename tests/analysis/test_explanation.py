@@ -110,6 +110,27 @@ def test_regressions_and_classes_have_what_suits_them(odd_run: Path) -> None:
     assert found["features"][0]["change"] == pytest.approx(change, abs=1e-4)
 
 
+def test_classes_have_the_log_odds_of_the_likeliest(kinds_run: Path) -> None:
+    frame = pl.read_parquet(kinds_run.parent / "train.parquet")
+    scorer = BatchScorer(kinds_run)
+    found = recmtl.explain(kinds_run, frame, row=4, reference=frame[10:30])["tasks"]["stars"]
+    probs = scorer(frame[4:5])["probs_stars"][0].to_list()
+    likeliest = probs.index(max(probs))
+    assert found["class"] == likeliest
+    assert found["prediction"] == pytest.approx(probs[likeliest], rel=1e-5)
+
+    def log_odds(rows: pl.DataFrame) -> np.ndarray:
+        said = np.array(scorer(rows)["probs_stars"].to_list(), np.float64)
+        rest = np.delete(said, likeliest, axis=1).sum(axis=1)  # 1 - p would lose its digits
+        return np.log(said[:, likeliest] / rest)
+
+    base = log_odds(frame[4:5])[0]
+    assert found["logit"] == pytest.approx(base, abs=1e-4)
+    for line in found["features"]:
+        rows = pl.concat([frame[4:5]] * 20).with_columns(frame[line["feature"]][10:30])
+        assert line["change"] == pytest.approx((log_odds(rows) - base).mean(), abs=2e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -10,7 +10,6 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recmtl import api
 from recmtl.analysis.features import feature_groups, with_values_of
 from recmtl.analysis.importance import permutation_importance
 from recmtl.analysis.rows import read_sample, validation_log
@@ -52,40 +51,6 @@ def test_losses_are_those_of_shuffled_frames(run: Path, funnel: Path) -> None:
             assert told["features"][feature]["mean"] == pytest.approx(np.mean(losses), abs=4e-4)
             expected = abs(losses[0] - losses[1]) / 2**0.5
             assert told["features"][feature]["std"] == pytest.approx(expected, abs=4e-4)
-
-
-SPEC = """name: kinds
-data: {train: train.parquet, accept_leaks: [item]}
-features:
-  - {name: item, type: sparse, vocab: {}, dim: 4}
-  - {name: noise, type: sparse, vocab: {}, dim: 4}
-tasks:
-  - {name: number, label: y, kind: regression}
-  - {name: stars, label: s, kind: multiclass, classes: 3}
-  - {name: never, label: n}
-tower: {kind: shared_bottom, expert_widths: [8], head_widths: []}
-train: {batch_size: 64, epochs: 4, lr: 0.02, embedding: {lr: 0.3}}
-"""
-
-
-@pytest.fixture(scope="module")
-def kinds_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kinds")
-    rng = np.random.default_rng(0)
-    item = rng.integers(0, 9, 1000)
-    frame = pl.DataFrame(
-        {
-            "item": item,
-            "noise": rng.integers(0, 9, 1000),
-            "y": item * 2.0,
-            "s": (item % 3).astype(np.int64),
-            "n": np.zeros(1000, np.int8),
-        }
-    )
-    frame.write_parquet(folder / "train.parquet")
-    (folder / "spec.yaml").write_text(SPEC, encoding="utf-8")
-    api.train(folder / "spec.yaml", out=folder / "run")
-    return folder / "run"
 
 
 def test_every_kind_has_its_metric_and_the_feature_that_decides_stands_out(
