@@ -195,7 +195,7 @@ def _conflict(conflict: Mapping[str, Any] | None) -> Iterator[str]:
         if _is_below_zero(pair):
             yield (
                 f"`{first}` and `{second}` pull the tower's input apart: on {pair['rows']:,} rows "
-                f"where both have a gradient its mean cosine is {pair['cosine']:.2f}, and "
+                f"where both have a gradient the mean cosine is {pair['cosine']:.2f}, and "
                 f"{100 * pair['opposed']:.0f} % of them are opposed."
             )
             fought = {
@@ -246,9 +246,10 @@ def _training(
         fell = (
             f", while its training loss fell from {losses[0]:.4f} to {losses[1]:.4f}: over-fitting"
         )
-    which = "first" if best == 0 else f"{best + 1}."
+    which = "The first of" if best == 0 else f"Epoch {best + 1} of"
+    ends = " epochs" if best == 0 else ""
     yield (
-        f"The {which} of {len(epochs)} epochs was the best: after it validation `{monitor}` went "
+        f"{which} {len(epochs)}{ends} was the best: after it validation `{monitor}` went "
         f"from {values[best]:.4f} to {values[-1]:.4f}{fell}."
     )
 

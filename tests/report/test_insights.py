@@ -167,7 +167,7 @@ def test_conflict() -> None:
     assert said(analysis=conflict(-0.4, 0.01, rows=20)) == []
     assert said(analysis=conflict(-0.2, 0.01)) == [
         "Conflict: `ctr` and `cvr` pull the tower's input apart: on 500 rows where both have a"
-        " gradient its mean cosine is -0.20, and 75 % of them are opposed.",
+        " gradient the mean cosine is -0.20, and 75 % of them are opposed.",
         "Conflict: Most fought over: `item` (-0.40), `user` (-0.20), the mean cosine over batches.",
     ]
     assert said(analysis=conflict(0.2, 0.01, ratio=0.04)) == [
@@ -195,7 +195,7 @@ def test_training() -> None:
         " 0.7200 to 0.7000, while its training loss fell from 0.5100 to 0.3100: over-fitting."
     ]
     assert said(lines=epochs(0.71, 0.72, 0.70, falls=False)) == [
-        "Training: The 2. of 3 epochs was the best: after it validation `ctr/auc` went from 0.7200"
+        "Training: Epoch 2 of 3 was the best: after it validation `ctr/auc` went from 0.7200"
         " to 0.7000."
     ]
     assert said(lines=[*epochs(0.72), {"epoch": 1, "valid/ctr/auc": None}]) == []
