@@ -69,7 +69,8 @@ def _calibration(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         pcoc = found.get("pcoc")
         if pcoc is None:
             continue
-        chance = _SIGMAS / math.sqrt(max(found["positives"], 1))
+        rate = found["positives"] / found["n"]
+        chance = _SIGMAS * math.sqrt((1 - rate) / max(found["positives"], 1))
         off = abs(pcoc - 1)
         if off > _CALIBRATED and off > chance:
             yield (

@@ -53,6 +53,20 @@ def test_calibration() -> None:
     ]
 
 
+def test_chance_moves_a_rate_less_where_it_is_high() -> None:
+    """The standard error of a binomial rate p is sqrt(p (1 - p) / n)."""
+    tasks = {"even": binary(448, 224, 0.9, 1.02), "most": binary(100, 90, 0.99, 0.95)}
+    found = said({"tasks": tasks})
+    error = 1.96 * math.sqrt(0.5 * 0.5 / 448) / 0.5
+    assert error < 0.1
+    assert (
+        found[0] == "Calibration: Calibrated within 10 %: `even` (PCOC 1.020), `most` (PCOC 0.950)."
+    )
+    tasks = {"open": binary(448, 150, 0.9, 1.02)}
+    error = 1.96 * math.sqrt(150 / 448 * 298 / 448 / 448) / (150 / 448)
+    assert f"leave it uncertain by {100 * error:.0f} %" in said({"tasks": tasks})[0]
+
+
 def test_too_few_positives() -> None:
     tasks = {
         "sure": binary(10_000, 5000, 0.8, None),
