@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recmtl.api import evaluate, score, train
+    from recmtl.api import evaluate, explain, score, train
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
@@ -34,6 +34,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "evaluate",
+    "explain",
     "load_spec",
     "save_run",
     "score",
@@ -52,6 +53,7 @@ _HOME_OF = {
     "TorchRecStrategy": "recmtl.training",
     "TrainResult": "recmtl.training",
     "evaluate": "recmtl.api",
+    "explain": "recmtl.api",
     "load_spec": "recmtl.config",
     "save_run": "recmtl.training",
     "score": "recmtl.api",

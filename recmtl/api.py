@@ -1,4 +1,4 @@
-"""train, evaluate and score: what the command line does, in Python."""
+"""train, evaluate, explain and score: what the command line does, in Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recmtl.scoring import ScoreResult
     from recmtl.training import TrainResult
 
-__all__ = ["evaluate", "score", "train"]
+__all__ = ["evaluate", "explain", "score", "train"]
 
 
 def train(
@@ -72,7 +72,7 @@ def train(
             follow(started)
             return fit(config, Run(out).encoders, data_dir=data_dir, folder=out, team=started)
         run, splits = _prepared(config, data_dir, out, overwrite, progress, notify)
-        with run.training():
+        with run.training(data_dir):
             with (
                 led_team(out, data_dir, devices=devices, sharding=config.train.sharding)
                 if started is None
@@ -121,7 +121,12 @@ def _prepared(
     if splits.valid is not None:
         encode_all(encoders, splits.valid, progress=progress)
     return Run.create(
-        out, config, encoders, data_fingerprint=splits.fingerprint, replace=overwrite
+        out,
+        config,
+        encoders,
+        data_fingerprint=splits.fingerprint,
+        data_dir=data_dir,
+        replace=overwrite,
     ), splits
 
 
@@ -132,6 +137,23 @@ def evaluate(
     from recmtl.scoring import evaluate as evaluate_run
 
     return evaluate_run(run, data, by=by, progress=progress)
+
+
+def explain(
+    run: str | Path,
+    rows: Any,
+    *,
+    row: int = 0,
+    task: str | None = None,
+    reference: Any = None,
+    num_reference: int = 64,
+) -> dict[str, Any]:
+    """What each feature of one row does to its predictions; see `recmtl.analysis.explain`."""
+    from recmtl.analysis import explain as explain_row
+
+    return explain_row(
+        run, rows, row=row, task=task, reference=reference, num_reference=num_reference
+    )
 
 
 def score(

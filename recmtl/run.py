@@ -90,6 +90,7 @@ class Run:
         encoders: Encoders,
         *,
         data_fingerprint: str,
+        data_dir: str | Path | None = None,
         replace: bool = False,
     ) -> Run:
         """Make a run folder with its config and encoders; it appears whole or not at all.
@@ -99,6 +100,7 @@ class Run:
             config: what is trained.
             encoders: fitted on the training rows.
             data_fingerprint: names the data.
+            data_dir: where it is, where that is known; later reports look there.
             replace: take the place of a run that is there.
 
         Raises:
@@ -111,7 +113,7 @@ class Run:
                 folder = stack.enter_context(atomic_folder(path, replace=replace))
                 encoders.save(folder / "encoders")
                 (folder / _CONFIG).write_text(dump_yaml(config), encoding="utf-8")
-                starts = [{"from": None, **versions()}]
+                starts = [{"from": None, **_place(data_dir), **versions()}]
                 (folder / _VERSIONS).write_text(sealed({"starts": starts}), encoding="utf-8")
                 (folder / "checkpoints").mkdir()
                 state = {
@@ -190,15 +192,19 @@ class Run:
         return summary
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """Hold the run while it is trained, and note with which versions it goes on.
+    def training(self, data_dir: str | Path | None = None) -> Iterator[None]:
+        """Hold the run while it is trained; note with which versions it goes on, and on what data.
+
+        Args:
+            data_dir: folder of the data, where that is known.
 
         Raises:
             SpecError: another process trains it.
         """
         with exclusive(self.path):
             if not self._is_new:
-                start = {"from": read_index(self.checkpoints).last, **versions()}
+                start = {"from": read_index(self.checkpoints).last, **_place(data_dir)}
+                start |= versions()
                 starts = [*read_sealed(self.path / _VERSIONS)["starts"], start]
                 write_text(self.path / _VERSIONS, sealed({"starts": starts}))
             yield
@@ -236,9 +242,23 @@ class Run:
 
     @property
     def starts(self) -> list[dict[str, str | None]]:
-        """The versions of each time that training began or went on, and `from` which checkpoint."""
+        """The versions of each time that training began or went on, and `from` which checkpoint.
+
+        `data` is the folder of the data, where it was known.
+        """
         starts: list[dict[str, str | None]] = read_sealed(self.path / _VERSIONS)["starts"]
         return starts
+
+    @property
+    def data_dir(self) -> Path | None:
+        """Where the data was when training began or went on for the last time."""
+        named = [start["data"] for start in self.starts if start.get("data") is not None]
+        return Path(str(named[-1])) if named else None
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Names the training and validation rows (see `Splits.fingerprint`); empty if unknown."""
+        return str(self._state["data"])
 
     @cached_property
     def config(self) -> RunConfig:
@@ -341,6 +361,10 @@ class Run:
             )
         if problems:
             raise CheckpointError.all_of(problems)
+
+
+def _place(data_dir: str | Path | None) -> dict[str, str]:
+    return {} if data_dir is None else {"data": str(Path(data_dir).absolute())}
 
 
 def _sums(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -76,6 +76,36 @@ def run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def home_run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tower whose groups have gates and self-gates, with a loss for the product."""
+    from recmtl import api
+
+    out = tmp_path_factory.mktemp("home") / "run"
+    tower = "tower={kind: home, expert_widths: [8], head_widths: []}"
+    groups = ["tasks.ctr.group=act", "tasks.cvr.group=buy", "objective=entire_space"]
+    api.train(
+        funnel / "spec.yaml",
+        out=out,
+        overrides=["train.batch_size=512", "train.epochs=1", tower, *groups],
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def dtrn_run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tower that reads fields and sequences, with an MMoE on top."""
+    from recmtl import api
+
+    out = tmp_path_factory.mktemp("dtrn") / "run"
+    head = "head: {kind: mmoe, num_experts: 3, expert_widths: [8], head_widths: []}"
+    tower = f"tower={{kind: dtrn, {head}}}"
+    api.train(
+        funnel / "spec.yaml", out=out, overrides=["train.batch_size=512", "train.epochs=1", tower]
+    )
+    return out
+
+
 def _has_group() -> bool:
     dist = sys.modules.get("torch.distributed")
     return dist is not None and dist.is_available() and dist.is_initialized()

@@ -28,6 +28,7 @@ PACKAGES = (
     "recmtl.run",
     "recmtl.scoring",
     "recmtl.training",
+    "recmtl.analysis",
     "recmtl.simulate",
     "recmtl.report",
     "recmtl.doctor",

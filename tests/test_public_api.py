@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ evaluate load_spec save_run score train
+        TrainResult __version__ evaluate explain load_spec save_run score train
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """
@@ -59,11 +59,12 @@ PUBLIC = {
         ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit require_loggers save_run
     """,
     "recmtl.simulate": "SimulationSummary simulate",
-    "recmtl.report": "summarise write_report",
+    "recmtl.analysis": "Analysis analyse explain",
+    "recmtl.report": "Report make_report summarise write_report",
     "recmtl.doctor": (
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
-    "recmtl.api": "evaluate score train",
+    "recmtl.api": "evaluate explain score train",
     "recmtl.cli": "main",
 }
 

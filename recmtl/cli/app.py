@@ -27,6 +27,7 @@ _COMMANDS = {
     "train": "Train a model from a spec.",
     "eval": "Metrics of a run on labelled data.",
     "score": "Score a log: Parquet or CSV in, Parquet out.",
+    "explain": "What each feature of one row does to its predictions.",
     "report": "One HTML page about a run.",
 }
 INTERRUPTED = 130

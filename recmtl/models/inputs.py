@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +129,26 @@ class TowerInputs(nn.Module):
             if "sequences" in self.requires
             else {},
         )
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Where each feature stands in the vector; what attention reads is its behaviour's."""
+        widths = dict.fromkeys(self._dense_names, 1)
+        widths |= {name: self.layout.dims[name] for name in self._in_vector}
+        if self.attends:
+            widths |= dict.fromkeys(self.sequences.values(), self.field_dim)
+        stops = dict(zip(widths, accumulate(widths.values()), strict=True))
+        return {name: slice(stop - widths[name], stop) for name, stop in stops.items()}
+
+    @property
+    def sequences(self) -> dict[str, str]:
+        """Behaviour -> the names of its features, aligned ones with a plus between them."""
+        return {behaviour: " + ".join(names) for behaviour, names in self._behaviours.items()}
+
+    @property
+    def target(self) -> str:
+        """The names of the features that items are compared with; empty without any."""
+        return " + ".join(self._targets)
 
     def forward(self, batch: Batch, vectors: Mapping[str, Tensor]) -> Tensor | TowerInput:
         """The tower's input.

@@ -1,6 +1,6 @@
 """A run as one self-contained HTML page."""
 
-from recmtl.report.page import write_report
+from recmtl.report.page import Report, make_report, write_report
 from recmtl.report.summary import summarise
 
-__all__ = ["summarise", "write_report"]
+__all__ = ["Report", "make_report", "summarise", "write_report"]

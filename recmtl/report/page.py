@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
 from recmtl._files import write_text
+from recmtl._progress import Progress, no_progress
+from recmtl.analysis import Analysis, analyse
 from recmtl.checkpoint.sealed import sealed_page
 from recmtl.errors import CheckpointError
 from recmtl.report import plots
+from recmtl.report.insights import Insight, insights
 from recmtl.report.summary import SUMMARY
 from recmtl.run import REPORT, Run
 
-__all__ = ["write_report"]
+__all__ = ["Report", "make_report", "write_report"]
 
 _SHOWN_SEGMENTS = 30
 _SECTIONS = {"rows", "tasks", "segments", "curves", "gates"}
@@ -23,18 +26,72 @@ _BESIDE = ("gauc_groups", "gauc_undefined_groups")
 """Metrics that stand below GAUC, not in a column."""
 
 
-def write_report(run: str | Path) -> Path:
-    """Write `RUN/report.html` and return its path.
+class Report(NamedTuple):
+    """A page and what it is made of."""
+
+    path: Path
+    """Where the page is."""
+    insights: tuple[Insight, ...]
+    """What the figures say, in sentences."""
+    summary: dict[str, Any]
+    """See `summarise`; empty where there is none."""
+    analysis: Analysis
+    """See `analyse`."""
+
+
+def write_report(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    analysis: bool = True,
+    progress: Progress = no_progress,
+) -> Path:
+    """Write `RUN/report.html` and return its path; see `make_report`."""
+    return make_report(run, data=data, analysis=analysis, progress=progress).path
+
+
+def make_report(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    analysis: bool = True,
+    progress: Progress = no_progress,
+) -> Report:
+    """Write `RUN/report.html`, and return it with the figures.
 
     Every file of a finished run is compared with its sha256 first.
 
+    Args:
+        run: the folder of a run.
+        data: folder of the data (default: where it was in training).
+        analysis: whether to look at validation rows once more, for conflict between tasks and the
+            importance of features.
+        progress: shows the rows done (see `recmtl._progress`).
+
     Raises:
         CheckpointError: `run` is not a run, or one of its files is corrupt.
+        DataError: `data` does not hold the rows that the run was validated with.
     """
     opened = Run(run)
     if opened.finished:
         opened.verify()
     lines, summary = opened.metric_lines(), _summary(opened)
+    found = Analysis(missing="It was left out (`--no-analysis`).")
+    if analysis:
+        found = analyse(opened, data=data, progress=progress)
+    monitor, mode = opened.config.monitor, opened.config.monitor_mode
+    said = insights(summary, found, lines, monitor=monitor, mode=mode)
+    return Report(_write(opened, lines, summary, found, said), tuple(said), summary, found)
+
+
+def _write(
+    opened: Run,
+    lines: list[dict[str, Any]],
+    summary: dict[str, Any],
+    analysis: Analysis,
+    said: list[Insight],
+) -> Path:
+    """The page itself."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("recmtl.report", "templates"),
         autoescape=True,
@@ -42,7 +99,7 @@ def write_report(run: str | Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(metric=_metric, share=_share)
+    environment.filters.update(metric=_metric, share=_share, pieces=_pieces)
     curves = summary.get("curves", {})
     page = environment.get_template(REPORT).render(
         config=opened.config,
@@ -50,6 +107,15 @@ def write_report(run: str | Path) -> Path:
         finished=opened.finished,
         outcome=opened.summary or {},
         summary=summary,
+        said={topic: [i.sentence for i in said if i.topic == topic] for topic, _ in said},
+        conflict=analysis.conflict,
+        importance=[
+            plots.importance_plot(task, found["metric"], found["features"])
+            for task, found in (analysis.importance or {"tasks": {}})["tasks"].items()
+            if found["features"]
+        ],
+        importance_rows=(analysis.importance or {"rows": 0})["rows"],
+        missing=analysis.missing,
         metrics=_metric_names(summary),
         segments=_segments(summary),
         populations=opened.encoders.populations,
@@ -120,7 +186,8 @@ def _distinct(starts: list[dict[str, str | None]]) -> list[tuple[str, dict[str, 
     """The versions of each start that had others than the one before, and where it went on."""
     found: list[tuple[str, dict[str, str]]] = []
     for start in starts:
-        named = {name: v for name, v in start.items() if name != "from" and v is not None}
+        beside = ("from", "data")
+        named = {name: v for name, v in start.items() if name not in beside and v is not None}
         if not found or found[-1][1] != named:
             found.append((start["from"] or "the start", named))
     return found
@@ -178,6 +245,17 @@ def _metric(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def _pieces(sentence: str) -> list[tuple[bool, str]]:
+    """A sentence in pieces, and whether each is a name.
+
+    Example:
+        >>> _pieces("`ctr` is calibrated.")
+        [(True, 'ctr'), (False, ' is calibrated.')]
+    """
+    parts = enumerate(sentence.split("`"))
+    return [(k % 2 == 1, text) for k, text in parts if text]
 
 
 def _share(part: float, whole: float) -> str:

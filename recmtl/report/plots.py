@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 __all__ = [
     "confusion_plot",
     "histogram_plot",
+    "importance_plot",
     "lines_plot",
     "numbers_plot",
     "reliability_plot",
@@ -28,6 +29,8 @@ _INK, _GRID, _SOFT = "#334155", "#e9eef4", "#94a3b8"
 _SIZE = (3.75, 2.75)
 _MAX_MARKED = 40
 _MAX_NUMBERED = 10
+_MOST_FEATURES = 16
+_MOST_LETTERS = 22
 _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "axes.edgecolor": _SOFT,
     "axes.labelcolor": _INK,
@@ -228,6 +231,44 @@ def sureness_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
         axes.set_xlabel("probability of the likeliest class")
         axes.set_ylabel("share where it came")
         return _svg(figure)
+
+
+def importance_plot(task: str, metric: str, features: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a task loses when a feature is shuffled, the most important ones first.
+
+    Args:
+        task: its name.
+        metric: what is lost.
+        features: feature -> `mean` loss and the `losses` of each shuffle, whose range is shown.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(task)
+        shown = sorted(features.items(), key=lambda item: -item[1]["mean"])[:_MOST_FEATURES]
+        places = range(len(shown))
+        means = [found["mean"] for _, found in shown]
+        axes.barh(places, means, 0.62, color=_COLOURS[0], alpha=0.8)
+        low = [min(found["losses"]) for _, found in shown]
+        high = [max(found["losses"]) for _, found in shown]
+        axes.hlines(places, low, high, color=_INK, linewidth=1.3)
+        axes.axvline(0, color=_SOFT, linewidth=0.8)
+        axes.set_yticks(places, [_shortened(name) for name, _ in shown])
+        axes.tick_params(axis="y", length=0, labelsize=8 if len(shown) <= 10 else 6)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        worse = "more" if metric != "auc" else "less"
+        axes.set_xlabel(f"{metric.upper()} {worse} when shuffled")
+        return _svg(figure)
+
+
+def _shortened(name: str) -> str:
+    """A name that leaves room for bars.
+
+    Example:
+        >>> _shortened("device"), _shortened("number_of_purchases_last_week")
+        ('device', 'number_of_purchases...')
+    """
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 3]}..."
 
 
 def _class_ticks(axis: Any, names: Sequence[str], *, middle: float = 0.0) -> None:

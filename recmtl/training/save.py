@@ -47,7 +47,14 @@ def save_run(
     trainer.strategy.barrier()
     checkpoint = folder / "checkpoints" / f"step-{trainer.global_step:08d}"
     if trainer.is_global_zero:
-        Run.create(folder, module.config, module.encoders, data_fingerprint=_fingerprint(trainer))
+        data = _data(trainer)
+        Run.create(
+            folder,
+            module.config,
+            module.encoders,
+            data_fingerprint="" if data is None or data.splits is None else data.splits.fingerprint,
+            data_dir=None if data is None else data.data_dir,
+        )
         if ckpt_path is not None:
             with atomic_folder(checkpoint) as temporary:
                 shutil.copytree(ckpt_path, temporary, dirs_exist_ok=True)
@@ -62,9 +69,7 @@ def save_run(
     return run
 
 
-def _fingerprint(trainer: pl.Trainer) -> str:
-    """Names the data, where recmtl read it."""
+def _data(trainer: pl.Trainer) -> ClickLogDataModule | None:
+    """The data, where recmtl read it."""
     data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, ClickLogDataModule) or data.splits is None:
-        return ""
-    return data.splits.fingerprint
+    return data if isinstance(data, ClickLogDataModule) and data.splits is not None else None

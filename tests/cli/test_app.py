@@ -159,6 +159,38 @@ def test_report_prints_its_path(recmtl: Recmtl, run: Path) -> None:
     assert recmtl("report", run)[1].strip().endswith("report.html")
 
 
+def test_report_prints_what_the_page_shows(recmtl: Recmtl, run: Path, funnel: Path) -> None:
+    found = one_object(recmtl("report", run, "--json", "--data", funnel)[1])
+    keys = ["path", "insights", "experts", "refinement", "conflict", "importance", "missing"]
+    assert list(found) == keys
+    assert found["missing"] is None
+    assert list(found["importance"]["tasks"]) == ["ctr", "cvr", "ctcvr"]
+    assert found["conflict"]["pairs"][0]["tasks"] == ["ctr", "cvr"]
+    assert found["experts"][0]["experts"] == ["shared 1", "shared 2"]
+    sentences = recmtl("report", run)[1].splitlines()[:-1]
+    assert sentences == [insight["sentence"] for insight in found["insights"]]
+    quick = one_object(recmtl("report", run, "--json", "--no-analysis")[1])
+    assert (quick["conflict"], quick["importance"]) == (None, None)
+    assert quick["experts"] == found["experts"]
+
+
+def test_explain_tells_of_one_row(recmtl: Recmtl, run: Path, funnel: Path) -> None:
+    asked = ("explain", run, "--data", funnel / "test.parquet", "--row", "3")
+    code, out, _ = recmtl(*asked, "--task", "ctr")
+    assert code == 0
+    assert "row 3, compared with 64 validation rows" in out
+    assert "not Shapley values" in out
+    found = one_object(recmtl(*asked, "--json")[1])
+    assert list(found) == ["row", "reference", "tasks", "gates"]
+    first = found["tasks"]["ctr"]["features"][0]
+    line = next(line for line in out.splitlines() if line.startswith(f"{first['feature']} "))
+    assert f"{first['change']:+.4f}" in line
+    assert "history" in out
+    assert recmtl(*asked, "--task", "nothing")[0] == 2
+    assert recmtl(*asked[:-1], "600")[0] == 3
+    assert recmtl(*asked[:-1], "-1")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -177,10 +209,10 @@ def test_report_prints_its_path(recmtl: Recmtl, run: Path) -> None:
 def test_each_error_has_its_code(
     error: BaseException, code: int, recmtl: Recmtl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("recmtl.report.write_report", fail)
+    monkeypatch.setattr("recmtl.report.make_report", fail)
     found, out, err = recmtl("report", "run", "--json")
     assert (found, out) == (code, "")
     assert "Traceback" not in err
@@ -200,7 +232,7 @@ def test_debug_shows_where(recmtl: Recmtl, tmp_path: Path) -> None:
 def test_help_names_every_command(recmtl: Recmtl) -> None:
     code, out, _ = recmtl("--help")
     assert code == 0
-    for command in ("simulate", "doctor", "train", "eval", "score", "report"):
+    for command in ("simulate", "doctor", "train", "eval", "score", "explain", "report"):
         assert f"\n  {command}" in out
         code, text, _ = recmtl(command, "-h")
         assert code == 0

@@ -67,6 +67,7 @@ def by_lightning(
     with pytest.raises(SpecError, match="exists"):
         save_run(trainer, folder)
     save_run(trainer, folder / "run", ckpt_path=best.best_model_path)
+    assert Run(folder / "run").data_dir == funnel
     log = open_log(funnel / "test.parquet")
     loader = ValidLoader(log, encoders, batch_size=512)
     probs_BT = torch.cat(trainer.predict(module, loader))

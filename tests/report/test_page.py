@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from recmtl.checkpoint import read_index
-from recmtl.errors import CheckpointError
-from recmtl.report import write_report
+from recmtl.errors import CheckpointError, DataError
+from recmtl.report import make_report, write_report
 from recmtl.run import Run
 from tests.report.conftest import HOSTILE, SEGMENTS
 from tests.runs import copied, interrupt, settle
@@ -151,6 +151,68 @@ def test_an_interrupted_run_shows_what_there_is(run: Path, tmp_path: Path) -> No
     for name in ("metrics.jsonl", "plan.txt"):
         (copy / name).unlink()
     assert "not finished" in page_of(copy).words
+
+
+def test_the_analysis_is_on_the_page(run: Path, tmp_path: Path) -> None:
+    made = make_report(copied(run, tmp_path))
+    page = Page(made.path.read_text(encoding="utf-8"))
+    assert made.insights
+    for insight in made.insights:
+        assert insight.sentence.replace("`", "") in page.words
+    conflict, importance = made.analysis.conflict, made.analysis.importance
+    assert conflict is not None
+    assert importance is not None
+    assert made.analysis.missing is None
+    (pair,) = conflict["pairs"]
+    row = next(row for row in page.rows if row[0] == "ctr, cvr")
+    assert row[1] == str(pair["rows"])
+    assert row[2].startswith(f"{pair['cosine']:.3f}")
+    for feature, (angles,) in conflict["features"].items():
+        cells = [row[1] for row in page.rows if row[0] == feature and len(row) == 2]
+        assert f"{angles['cosine']:.2f}" in "".join(cells)
+    assert page.words.count("AUC less when shuffled") == 3
+    assert all(feature in page.words for feature in importance["tasks"]["ctr"]["features"])
+    assert "share their importance" in page.words
+
+
+def test_the_health_of_experts_is_on_the_page(run: Path, tmp_path: Path) -> None:
+    made = make_report(copied(run, tmp_path), analysis=False)
+    page = Page(made.path.read_text(encoding="utf-8"))
+    (level,) = made.summary["gates"]
+    for task in ("ctr", "cvr"):
+        effective = level["effective"][task]
+        row = next(row for row in page.rows if row[0] == task and len(row) == 5)
+        assert row[1:3] == [f"{weight:.2f}" for weight in level["gates"][task]]
+        assert row[3:] == [f"{effective['of_means']:.2f}", f"{effective['of_rows']:.2f}"]
+    spread = next(row for row in page.rows if row[0] == "its spread")
+    assert spread[1:] == [f"{std:.3g}" for std in level["std"]]
+    assert "left out (--no-analysis)" in page.words
+
+
+def test_a_run_whose_data_is_gone_says_so(run: Path, funnel: Path, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path)
+    interrupt(copy)
+    with Run(copy).training(tmp_path / "gone"):
+        Run(copy).finish({"best": {}, "rows_per_s": 1.0, "epochs": 1})
+    found = make_report(copy).analysis
+    assert (found.conflict, found.importance) == (None, None)
+    assert found.missing is not None
+    assert f"not in `{tmp_path / 'gone'}`" in found.missing
+    assert "pass the folder where they are" in page_of(copy).words
+    assert make_report(copy, data=funnel).analysis.importance is not None
+    with pytest.raises(DataError, match=r"gone/train\.parquet"):
+        make_report(copy, data=tmp_path / "gone")
+
+
+def test_groups_and_refined_vectors_are_shown(
+    home_run: Path, dtrn_run: Path, tmp_path: Path
+) -> None:
+    page = Page(write_report(home_run, analysis=False).read_text(encoding="utf-8"))
+    gates = [row[0] for row in page.rows]
+    assert {"self gate of act", "shared self gate", "self gate of cvr"} <= {*gates}
+    page = Page(write_report(dtrn_run).read_text(encoding="utf-8"))
+    row = next(row for row in page.rows if row[0] == "refinement")
+    assert row[1:3] == ["user_id", "item_id"]
 
 
 def test_many_segment_values_are_cut_to_the_largest(run: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ CLASSES = {
     "mean_probs": [0.4, 0.4, 0.2],
     "confusion": [[0.9, 0.1, 0.0], [0.25, 0.5, 0.25], [0.0, 0.0, 1.0]],
 }
+LOSS = {"mean": 0.02, "losses": [0.01, 0.02, 0.03]}
 NO_CLASS = {"names": ["0"], "shares": [0.0], "mean_probs": [0.0], "confusion": [[0.0]]}
 ALL: dict[str, Callable[[str], str]] = {
     "lines": lambda name: plots.lines_plot(name, [1, 2], {name: [0.5, None], "b": [0.1, 0.2]}),
@@ -28,6 +29,7 @@ ALL: dict[str, Callable[[str], str]] = {
     "numbers": lambda name: plots.numbers_plot(name, NUMBERS),
     "shares": lambda name: plots.shares_plot(name, CLASSES),
     "confusion": lambda name: plots.confusion_plot(name, CLASSES),
+    "importance": lambda name: plots.importance_plot(name, "auc", {name: LOSS, "b": LOSS}),
     "sureness": lambda name: plots.sureness_plot(name, BINS),
 }
 
@@ -120,3 +122,11 @@ def test_ticks_are_few_and_inside(low: float, high: float) -> None:
     assert len(ticks) <= 6
     assert all(low <= tick <= high for tick in ticks)
     assert ticks == sorted(set(ticks))
+
+
+def test_the_most_important_features_come_first_and_the_rest_is_left_out() -> None:
+    features = {f"f{k}": {"mean": k / 100, "losses": [k / 100]} for k in range(30)}
+    words = [*parsed(plots.importance_plot("ctr", "auc", features)).itertext()]
+    assert [word for word in words if word.startswith("f")] == [f"f{k}" for k in range(29, 13, -1)]
+    assert "AUC less when shuffled" in words
+    assert "RMSE more when shuffled" in plots.importance_plot("dwell", "rmse", features)

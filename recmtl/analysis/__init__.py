@@ -1,0 +1,6 @@
+"""What a trained run does: its experts, its tasks' gradients, what its features are worth."""
+
+from recmtl.analysis.explanation import explain
+from recmtl.analysis.whole import Analysis, analyse
+
+__all__ = ["Analysis", "analyse", "explain"]
