@@ -45,7 +45,7 @@ def task_problems(data: Data) -> list[Problem]:
         group = text(task, "group")
         if group is not None and (wrong := task_name_problem(group, "group")) is not None:
             problems.append(Problem(("tasks", i, "group"), wrong))
-        if group is not None and task.get("product_of") is not None:
+        if group not in (None, "all") and task.get("product_of") is not None:
             message = "`group` says nothing of a product, which has no head. Remove it."
             problems.append(Problem(("tasks", i, "group"), message))
         if given is not None and given == text(task, "label"):
