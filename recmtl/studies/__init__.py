@@ -1,0 +1,2 @@
+"""Studies: questions that take several runs to answer."""
+
