@@ -28,6 +28,7 @@ _COMMANDS = {
     "eval": "Metrics of a run on labelled data.",
     "score": "Score a log: Parquet or CSV in, Parquet out.",
     "report": "One HTML page about a run.",
+    "compare": "Towers side by side, with intervals.",
 }
 INTERRUPTED = 130
 

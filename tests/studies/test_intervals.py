@@ -20,7 +20,9 @@ def test_quantiles_are_those_of_the_table(degrees: int) -> None:
 
 def test_quantiles_of_two_degrees_have_a_closed_form() -> None:
     for level in (0.5, 0.9, 0.95, 0.99):
-        assert t_quantile(2, level) == pytest.approx(level * math.sqrt(2 / (1 - level**2)), rel=1e-6)
+        assert t_quantile(2, level) == pytest.approx(
+            level * math.sqrt(2 / (1 - level**2)), rel=1e-6
+        )
     assert t_quantile(1, 0.9) == pytest.approx(math.tan(0.45 * math.pi), rel=1e-6)
 
 
@@ -61,9 +63,7 @@ def test_both_sides_of_chance_add_up() -> None:
     by_seed = [a - b for a, b in zip(first, second, strict=True)]
     mean = sum(by_seed) / 3
     of_seeds = sum((d - mean) ** 2 for d in by_seed) / 2 / 3
-    by_resample = [
-        sum(first_SR[s, r] - second_SR[s, r] for s in range(3)) / 3 for r in range(500)
-    ]
+    by_resample = [sum(first_SR[s, r] - second_SR[s, r] for s in range(3)) / 3 for r in range(500)]
     centre = sum(by_resample) / 500
     of_users = sum((d - centre) ** 2 for d in by_resample) / 499
     degrees = (of_seeds + of_users) ** 2 / (of_seeds**2 / 2)
