@@ -138,9 +138,10 @@ def _caveats(summary: Summary) -> list[str]:
 def _notes(summary: Summary) -> list[str]:
     groups = summary["groups"]
     units = f"values of `{groups['by']}`" if groups["by"] else "rows, as the spec has no `group_by`"
+    runs, threads = _counted(summary["jobs"], "run"), _counted(summary["threads"], "thread")
     notes = [
-        f"AUC (RMSE, log loss): the mean over {_counted(summary['seeds'], 'seed')}, ± half of its 95 % interval"
-        " by Student's t. A conditional task is judged where its condition holds.",
+        f"AUC (RMSE, log loss): the mean over {_counted(summary['seeds'], 'seed')}, ± half of its"
+        " 95 % interval by Student's t. A conditional task is judged where its condition holds.",
         "A difference is paired: the same rows, the same seeds. Metrics of models are compared and"
         " then averaged over seeds, as one model is what will serve; averaged scores would be"
         " those of an ensemble.",
@@ -152,8 +153,7 @@ def _notes(summary: Summary) -> list[str]:
         " twenty differences that are none, one will look like one.",
         "Parameters: numbers in embedding tables + numbers in all other layers. FLOPs/row: of the"
         " dense part's products in a forward pass. rows/s: of training, with"
-        f" {_counted(summary['jobs'], 'run')} at a time and {_counted(summary['threads'], 'thread')}"
-        " each.",
+        f" {runs} at a time and {threads} each.",
     ]
     names = [c["name"] for c in summary["contestants"]]
     if SINGLE_TASK in names:

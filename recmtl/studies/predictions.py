@@ -24,7 +24,6 @@ from recmtl.data import Log, check_columns, open_log, open_splits
 from recmtl.data.arrow import to_arrow
 from recmtl.data.codes import read_aside
 from recmtl.data.wanted import wanted_columns
-from recmtl.errors import CheckpointError
 from recmtl.models.outcomes import Outcomes
 from recmtl.scoring import BatchScorer
 from recmtl.scoring.evaluate import gather_outcomes, labelled_batches
