@@ -11,12 +11,11 @@ import jinja2
 
 from recmtl.studies.contestants import SINGLE_TASK
 from recmtl.studies.plots import Dot, cost_plot, intervals_plot
-from recmtl.studies.verdicts import number, sentences, signed
+from recmtl.studies.verdicts import number, sentences, short, signed
 
 __all__ = ["as_html", "as_markdown", "as_text", "rows_of"]
 
 Summary = Mapping[str, Any]
-_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def as_markdown(summary: Summary) -> str:
@@ -43,15 +42,13 @@ def as_html(summary: Summary) -> str:
         lstrip_blocks=True,
     )
     environment.filters["marked"] = _marked
-    head, rows = rows_of(summary)
     page = environment.get_template("compare.html").render(
         name=summary["name"],
         summary=summary,
         caveats=_caveats(summary),
         sentences=sentences(summary),
-        head=head,
-        rows=rows,
-        baselines=[c["is_baseline"] for c in summary["contestants"]],
+        rows=[_cells(contestant, summary) for contestant in summary["contestants"]],
+        reference=any(c["name"] == SINGLE_TASK for c in summary["contestants"]),
         notes=_notes(summary),
         origin=_origin(summary),
         plots=[plot for task in summary["tasks"] for plot in _plots(task, summary)],
@@ -80,6 +77,20 @@ def rows_of(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def _cells(contestant: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
+    """A row of the page's table: a task's mean stands above its difference."""
+    tasks = [contestant["tasks"].get(task) for task in summary["tasks"]]
+    return {
+        "name": contestant["name"],
+        "is_baseline": contestant["is_baseline"],
+        "tasks": [
+            ("-", "") if found is None else (_mean(found), _difference(found["vs_single_task"]))
+            for found in tasks
+        ],
+        "costs": _costs(contestant["cost"]),
+    }
+
+
 def _mean(found: Mapping[str, Any]) -> str:
     half = found["half_width"]
     return number(found["mean"]) + (f" ± {number(half)}" if half is not None else "")
@@ -96,25 +107,12 @@ def _difference(difference: Mapping[str, Any] | None) -> str:
 def _costs(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return ["-"] * 3
-    parameters = f"{_short(cost['table_parameters'])} + {_short(cost['dense_parameters'])}"
-    return [parameters, _short(cost["flops_per_row"]), f"{cost['rows_per_s']:,.0f}"]
+    parameters = f"{short(cost['table_parameters'])} + {short(cost['dense_parameters'])}"
+    return [parameters, short(cost["flops_per_row"]), f"{cost['rows_per_s']:,.0f}"]
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _short(value: float) -> str:
-    """A number in three digits.
-
-    Example:
-        >>> _short(35016.0), _short(96), _short(1_250_000)
-        ('35k', '96', '1.25M')
-    """
-    for unit, letter in _UNITS:
-        if value >= unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.0f}"
 
 
 def _caveats(summary: Summary) -> list[str]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib as mpl
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from recmtl.report.plots import _COLOURS, _INK, _SOFT, _STYLE, _axes, _svg
+from recmtl.studies.verdicts import short
 
 __all__ = ["Dot", "cost_plot", "intervals_plot"]
 
@@ -61,7 +62,8 @@ def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(title)
-        for dot, cost in zip(dots, costs, strict=True):
+        rising = sorted(zip(costs, dots, strict=True))
+        for place, (cost, dot) in enumerate(rising):
             colour = _SOFT if dot.is_baseline else _COLOURS[0]
             if dot.low is not None and dot.high is not None:
                 axes.plot([cost, cost], [dot.low, dot.high], color=colour, linewidth=1.2)
@@ -69,13 +71,15 @@ def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]
             axes.annotate(
                 dot.name,
                 (cost, dot.value),
-                xytext=(4, 4),
+                xytext=(4, 4 if place % 2 else -9),  # neighbours on either side
                 textcoords="offset points",
                 fontsize=7,
                 color=_INK,
             )
         axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: short(cost)))
         axes.margins(x=0.3, y=0.2)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("FLOPs a row of the dense part")

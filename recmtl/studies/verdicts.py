@@ -7,7 +7,9 @@ from typing import Any
 
 from recmtl.studies.contestants import SINGLE_TASK
 
-__all__ = ["number", "sentences", "signed"]
+__all__ = ["number", "sentences", "short", "signed"]
+
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -79,3 +81,16 @@ def signed(value: float) -> str:
         ('+.0031', '-.0004', '+.0000')
     """
     return ("-" if value < 0 else "+") + number(abs(value))
+
+
+def short(value: float) -> str:
+    """A large number in three digits.
+
+    Example:
+        >>> short(35016.0), short(96), short(1_250_000)
+        ('35k', '96', '1.25M')
+    """
+    for unit, letter in _UNITS:
+        if value >= unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.0f}"
