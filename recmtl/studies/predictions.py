@@ -75,16 +75,18 @@ class TestRows:
         return valid
 
     def write_groups(self, file: Path, rows: Log) -> None:
-        """Write the number of each row's group."""
+        """Write the number of each row's group, from 0 on without gaps; nothing without groups."""
         data = self.config.data
         groups = read_aside(rows, data.group_by, (), memory=data.memory_bytes).groups
         schema = pa.schema([pa.field("group", pa.uint32())]).with_metadata(
             {_KEY: json.dumps({"rows": rows.fingerprint}).encode()}
         )
-        with atomic_path(file) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-            if groups is not None:
-                for block in groups.codes.blocks():
-                    writer.write_table(pa.table([to_arrow(block)], schema=schema))
+        number_B = np.empty(0, np.uint32)
+        if groups is not None:  # of keys that are integers, numbers are as far apart as the keys
+            codes = np.concatenate([number_B, *groups.codes.blocks()])
+            number_B = np.unique(codes, return_inverse=True)[1].astype(np.uint32)
+        with atomic_path(file) as temporary:
+            pq.write_table(pa.table([to_arrow(number_B)], schema=schema), temporary)
 
 
 class Observed(NamedTuple):
