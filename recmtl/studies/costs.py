@@ -47,6 +47,7 @@ def cost_of(scorer: BatchScorer, rows: Log) -> Cost:
     some = rows.read(encoders.columns(labels=False), 0, min(_ROWS, rows.num_rows))
     batch = encoders.encode(some, labels=False)
     vectors = net.lookup(batch)
+    net.requires_grad_(requires_grad=False)  # the counter looks for gradients of modules' outputs
     with FlopCounterMode(display=False) as counter:
         net.tower(net.inputs(batch, vectors))
     summary = scorer.run.summary or {"rows_per_s": 0.0, "epochs": 0}

@@ -137,6 +137,17 @@ def test_without_groups_each_row_is_one(world: Path, tmp_path: Path) -> None:
     assert found.groups.tolist() == np.flatnonzero(clicked).tolist()
 
 
+def test_costs_of_experts_that_have_scored(run: Path, funnel: Path) -> None:
+    """MMoE of two experts of 16 units for two tasks, and the products of gates and mixtures."""
+    scorer = BatchScorer(run, keep=())
+    rows = TestRows(scorer.run.config, funnel, None).checked()
+    scorer(rows.read(scorer.encoders.columns(labels=False), 0, 10))  # weights read for inference
+    cost = cost_of(scorer, rows)
+    width = scorer.net.tower.width
+    experts, gates, heads = width * 2 * 16, width * 2 * 2, 2 * (16 * 8 + 8)
+    assert cost.flops_per_row == pytest.approx(2 * (experts + gates + heads + 2 * 2 * 16))
+
+
 def test_costs_are_those_of_the_layers(world: Path) -> None:
     """40 users and 20 items and a row for others, by 4; layers 8-8 and four heads, counted."""
     cost = cost_of(BatchScorer(world / "run", keep=()), test_rows(world).checked())
