@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ evaluate load_spec save_run score train
+        TrainResult __version__ compare evaluate load_spec save_run score train
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """
@@ -62,6 +62,7 @@ PUBLIC = {
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
     "recmtl.api": "evaluate score train",
+    "recmtl.studies": "compare",
     "recmtl.cli": "main",
 }
 

@@ -147,8 +147,8 @@ class _Child:
 
     def _listen(self) -> None:
         assert self.process.stderr is not None
-        with self.job.log.open("a", encoding="utf-8") as log:
-            for raw in self.process.stderr:
+        with self.process.stderr as said, self.job.log.open("a", encoding="utf-8") as log:
+            for raw in said:
                 line = raw.decode(errors="replace").rstrip("\n")
                 log.write(line + "\n")
                 log.flush()
