@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ def compare(
 
     Returns:
         What `compare.json` holds: `tasks`, `contestants` (each with its `tasks`: mean over seeds,
-        `vs_single_task` and `vs_best` with their intervals and a `verdict`; and its `cost`),
-        `failed`, `left_out`, and how it came about.
+        `vs_single_task` and `vs_best` with their intervals and a `verdict`; and its `cost`), all
+        metrics of all `runs`, `failed`, `left_out`, and how it came about.
 
     Raises:
         SpecError: the spec or an argument is wrong, or `out` holds something else.
@@ -85,7 +86,7 @@ def compare(
         CheckpointError: `out` was started with another spec or on other data, or is damaged.
         RecMTLError: no run came to its end.
     """
-    folder = StudyFolder(Path(out))
+    folder, say = StudyFolder(Path(out)), notify or _to_nobody
     _require_number("seeds", seeds, _MOST_SEEDS)
     if jobs is not None:
         _require_number("jobs", jobs, cores())
@@ -117,8 +118,8 @@ def compare(
         threads = max(1, cores() // at_once)
         groups = folder.path / GROUPS
         rows.write_groups(groups, log)
-        for words in left_out if notify is not None else ():
-            notify(f"left out: {words}")  # type: ignore[misc]  # mypy forgets what was asked above
+        for words in left_out:
+            say(f"left out: {words}")
         finished = {run.name for run in planned if folder.is_finished(run, splits.fingerprint)}
         failures = train_all(
             [_job(run, folder) for run in planned if run.name not in finished],
@@ -129,8 +130,8 @@ def compare(
             num_done=len(finished),
             progress=progress,
         )
-        for failure in failures if notify is not None else ():
-            notify(f"{failure.name} failed: {failure.message}")  # type: ignore[misc]  # as above
+        for failure in failures:
+            say(f"{failure.name} failed: {failure.message}")
         _require_some(planned, failures)
         failed = {failure.name for failure in failures}
         there = [run.name for run in planned if run.name not in failed]
@@ -156,6 +157,10 @@ def compare(
             "groups": {"by": base.data.group_by, "count": resamples.num_groups},
             "resamples": _RESAMPLES,
             **table,
+            "runs": {
+                name: {"tasks": run.metrics, "cost": asdict(run.cost)}
+                for name, run in judged.items()
+            },
             "failed": [
                 {"name": f.name, "message": f.message, "exit_code": f.exit_code} for f in failures
             ],
@@ -190,6 +195,10 @@ def failure_code(failed: Sequence[dict[str, Any]]) -> int:
     if not codes:
         return 0
     return codes.pop() if len(codes) == 1 else 1
+
+
+def _to_nobody(text: str) -> None:
+    """Nobody hears it."""
 
 
 def _job(run: PlannedRun, folder: StudyFolder) -> Job:

@@ -25,6 +25,10 @@ def as_markdown(summary: Summary) -> str:
     lines += [f"{line}\n" for line in [*_caveats(summary), *sentences(summary)]]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
+    for task, (names, cells) in _metric_tables(summary).items():
+        lines += ["", f"## {task}: all metrics, means over seeds", ""]
+        lines += ["| " + " | ".join(["contestant", *names]) + " |", "|" + "---|" * (len(names) + 1)]
+        lines += ["| " + " | ".join(row) + " |" for row in cells]
     lines += ["", "## What the columns are", ""]
     lines += [f"- {note}" for note in _notes(summary)]
     lines += ["", "## How it came about", ""]
@@ -48,6 +52,7 @@ def as_html(summary: Summary) -> str:
         caveats=_caveats(summary),
         sentences=sentences(summary),
         rows=[_cells(contestant, summary) for contestant in summary["contestants"]],
+        metrics=_metric_tables(summary),
         reference=any(c["name"] == SINGLE_TASK for c in summary["contestants"]),
         notes=_notes(summary),
         origin=_origin(summary),
@@ -75,6 +80,36 @@ def rows_of(summary: Summary) -> tuple[list[str], list[list[str]]]:
                 row.append("-" if found is None else _difference(found["vs_single_task"]))
         rows.append([*row, *_costs(contestant["cost"])])
     return head, rows
+
+
+def _metric_tables(summary: Summary) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """By task: names of the metrics, and a row for each contestant."""
+    tables = {}
+    for task in summary["tasks"]:
+        found = {
+            c["name"]: c["tasks"][task]["metrics"]
+            for c in summary["contestants"]
+            if task in c["tasks"]
+        }
+        names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
+        tables[task] = (
+            [name.replace("_", " ") for name in names],
+            [
+                [who, *(_metric(metrics.get(name)) for name in names)]
+                for who, metrics in found.items()
+            ],
+        )
+    return tables
+
+
+def _metric(value: float | None) -> str:
+    """A count as it is, any other number with four digits.
+
+    Example:
+        >>> _metric(2000), _metric(0.25), _metric(None)
+        ('2,000', '.2500', '-')
+    """
+    return f"{value:,}" if isinstance(value, int) else number(value)
 
 
 def _cells(contestant: Mapping[str, Any], summary: Summary) -> dict[str, Any]:

@@ -137,7 +137,8 @@ def predict(scorer: BatchScorer, rows: TestRows, file: Path, bar: Bar) -> dict[s
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         told = _Told(scorer, writer, schema, is_weighted=is_weighted)
-        gather_outcomes(told, labelled_batches(log, scorer), outcomes, bar)  # type: ignore[arg-type]
+        batches = labelled_batches(log, scorer)
+        gather_outcomes(told, batches, outcomes, bar)  # type: ignore[arg-type]  # asks for `logits` alone
         metrics = outcomes.metrics().table
         writer.add_key_value_metadata({_KEY: json.dumps({**stamp, "metrics": metrics})})
     return metrics

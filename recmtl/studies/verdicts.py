@@ -25,7 +25,8 @@ def _of_task(name: str, about: Mapping[str, Any], summary: Mapping[str, Any]) ->
     if best is None:
         return f"{where}: there is no result of a multi-task model."
     extreme = "highest" if about["higher_is_better"] else "lowest"
-    words = [f"{where}: `{best}` has the {extreme} mean, {number(entries[best]['mean'])}."]
+    mean = number(entries[best]["mean"])
+    words = [f"{where}: of the multi-task models, `{best}` has the {extreme} mean, {mean}."]
     rivals = {
         c["name"]: entries[c["name"]]["vs_best"]
         for c in summary["contestants"]

@@ -187,7 +187,7 @@ def test_words_name_the_leader_and_the_ties(summary: dict[str, Any]) -> None:
     ctr, dwell = sentences(summary)
     best = summary["tasks"]["ctr"]["best"]
     rival = {"good-tasks": "same-tasks", "same-tasks": "good-tasks"}[best]
-    assert f"`{best}` has the highest mean" in ctr
+    assert f"of the multi-task models, `{best}` has the highest mean" in ctr
     assert f"Tied with it (the interval of the difference holds 0): `{rival}`." in ctr
     assert re.search(r"Better than `single_task`: `good-tasks` \(\+\.\d{4}\), `same-tasks`", ctr)
     assert re.search(r"Worse than `single_task`: `bad-tasks` \(-\.\d{4}\)", ctr)
@@ -225,7 +225,13 @@ def test_markdown_begins_with_what_has_to_be_known(summary: dict[str, Any]) -> N
     assert "**Failed:** x-0: DataError: no <rows>." in head
     assert "Left out: y: nothing" in head
     rows = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = rows[: 1 + len(NOISE)]
     assert len({line.count("|") for line in rows}) == 1
     assert [line.split(" | ")[0].removeprefix("| ") for line in rows[1:]] == list(NOISE)
+    metrics = [
+        line for line in text.splitlines() if line.startswith(("| good-tasks | 4,000", "## ctr"))
+    ]
+    assert metrics[0] == "## ctr: all metrics, means over seeds"
+    assert metrics[1] == "| good-tasks | 4,000 | - | .1000 |"
     table_lines = as_text(summary)[: 1 + len(NOISE)]
     assert len({len(line) for line in table_lines}) == 1
