@@ -78,7 +78,8 @@ def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]
             )
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        is_narrow = rising[-1][0] < 1000 * rising[0][0]
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if is_narrow else (1.0,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: short(cost)))
         axes.margins(x=0.3, y=0.2)
         axes.yaxis.set_major_locator(MaxNLocator(5))
