@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
     from recmtl.spec import Spec
+    from recmtl.studies.compare import compare
     from recmtl.training import (
         ClickLogDataModule,
         MultiTaskModule,
@@ -33,6 +34,7 @@ __all__ = [
     "TorchRecStrategy",
     "TrainResult",
     "__version__",
+    "compare",
     "evaluate",
     "explain",
     "load_spec",
@@ -52,6 +54,7 @@ _HOME_OF = {
     "Spec": "recmtl.spec",
     "TorchRecStrategy": "recmtl.training",
     "TrainResult": "recmtl.training",
+    "compare": "recmtl.studies",
     "evaluate": "recmtl.api",
     "explain": "recmtl.api",
     "load_spec": "recmtl.config",

@@ -33,6 +33,7 @@ PACKAGES = (
     "recmtl.report",
     "recmtl.doctor",
     "recmtl.api",
+    "recmtl.studies",
     "recmtl.cli",
 )
 """From the bottom layer to the top one."""

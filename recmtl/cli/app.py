@@ -29,6 +29,7 @@ _COMMANDS = {
     "score": "Score a log: Parquet or CSV in, Parquet out.",
     "explain": "What each feature of one row does to its predictions.",
     "report": "One HTML page about a run.",
+    "compare": "Towers side by side, with intervals.",
 }
 INTERRUPTED = 130
 
