@@ -191,11 +191,6 @@ class Run:
         summary: dict[str, Any] | None = self._state["summary"]
         return summary
 
-    @property
-    def data_fingerprint(self) -> str:
-        """Names the data that the run was started on."""
-        return str(self._state["data"])
-
     @contextmanager
     def training(self, data_dir: str | Path | None = None) -> Iterator[None]:
         """Hold the run while it is trained; note with which versions it goes on, and on what data.
