@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from recmtl.report.drawing import COLOURS, INK, SOFT, STYLE, as_svg, new_axes
 
 __all__ = [
     "confusion_plot",
@@ -24,31 +23,10 @@ __all__ = [
     "sureness_plot",
 ]
 
-_COLOURS = ("#2563eb", "#ea8a0b", "#0d9467", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#475569")
-_INK, _GRID, _SOFT = "#334155", "#e9eef4", "#94a3b8"
-_SIZE = (3.75, 2.75)
 _MAX_MARKED = 40
 _MAX_NUMBERED = 10
 _MOST_FEATURES = 16
 _MOST_LETTERS = 22
-_STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
-    "axes.labelsize": 8.5,
-    "axes.titlecolor": _INK,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "font.family": "sans-serif",
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "recmtl",
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _INK,
-    "xtick.labelsize": 8,
-    "ytick.color": _INK,
-    "ytick.labelsize": 8,
-}
 
 
 def lines_plot(
@@ -61,15 +39,15 @@ def lines_plot(
         steps: training steps.
         values: task -> the number at each step, None where it is not known.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(title)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(title)
         for k, (task, column) in enumerate(values.items()):
             points = [(s, v) for s, v in zip(steps, column, strict=True) if v is not None]
             style = "o-" if len(points) <= _MAX_MARKED else "-"
             axes.plot(
                 *_columns(points),
                 style,
-                color=_COLOURS[k % len(_COLOURS)],
+                color=COLOURS[k % len(COLOURS)],
                 label=task,
                 linewidth=1.6,
                 markersize=3.5,
@@ -79,7 +57,7 @@ def lines_plot(
         axes.yaxis.set_major_locator(MaxNLocator(6))
         if len(values) > 1:
             axes.legend(frameon=False, ncols=min(3, len(values)), loc="best", handlelength=1.4)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def reliability_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
@@ -89,14 +67,14 @@ def reliability_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
         task: its name.
         bins: `mean_probs` and `base_rates` of each bin; bins without a positive are left out.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
         pairs = zip(bins["mean_probs"], bins["base_rates"], strict=True)
         points = [(p, r) for p, r in pairs if p > 0 and r > 0]
         if points:
             low, high = min(map(min, points)) / 1.3, min(1.0, max(map(max, points)) * 1.3)
-            axes.plot([low, high], [low, high], color=_SOFT, linewidth=1, linestyle="--")
-            axes.plot(*_columns(points), "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2)
+            axes.plot([low, high], [low, high], color=SOFT, linewidth=1, linestyle="--")
+            axes.plot(*_columns(points), "o-", color=COLOURS[0], markersize=3.5, linewidth=1.2)
             axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
             ticks = _rate_ticks(low, high)
             for axis in (axes.xaxis, axes.yaxis):
@@ -104,7 +82,7 @@ def reliability_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
                 axis.set_ticks(ticks, [_percent(tick) for tick in ticks])
         axes.set_xlabel("mean prediction")
         axes.set_ylabel("observed rate")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def histogram_plot(task: str, histogram: Mapping[str, Sequence[float]]) -> str:
@@ -114,9 +92,9 @@ def histogram_plot(task: str, histogram: Mapping[str, Sequence[float]]) -> str:
         task: its name.
         histogram: `edges` of the bins in log-odds, `positives` and `negatives` in each.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
-        for label, colour in (("negatives", _SOFT), ("positives", _COLOURS[0])):
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
+        for label, colour in (("negatives", SOFT), ("positives", COLOURS[0])):
             mass, total = histogram[label], sum(histogram[label])
             if total > 0:
                 shares = [m / total for m in mass]
@@ -132,7 +110,7 @@ def histogram_plot(task: str, histogram: Mapping[str, Sequence[float]]) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: _percent(share)))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, handlelength=1.4)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def numbers_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
@@ -142,17 +120,17 @@ def numbers_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
         task: its name.
         bins: see `number_bins`.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
         x, y = bins["mean_predictions"], bins["mean_labels"]
         if x:
             ends = [min([*x, *y]), max([*x, *y])]
-            axes.fill_between(x, bins["low"], bins["high"], color=_COLOURS[0], alpha=0.13, lw=0)
-            axes.plot(ends, ends, color=_SOFT, linewidth=1, linestyle="--")
-            axes.plot(x, y, "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2)
+            axes.fill_between(x, bins["low"], bins["high"], color=COLOURS[0], alpha=0.13, lw=0)
+            axes.plot(ends, ends, color=SOFT, linewidth=1, linestyle="--")
+            axes.plot(x, y, "o-", color=COLOURS[0], markersize=3.5, linewidth=1.2)
         axes.set_xlabel("mean prediction")
         axes.set_ylabel("mean label, band of 80 %")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def shares_plot(task: str, classes: Mapping[str, Any]) -> str:
@@ -162,12 +140,12 @@ def shares_plot(task: str, classes: Mapping[str, Any]) -> str:
         task: its name.
         classes: `names`, `shares` and `mean_probs` of the classes.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
         names, places = classes["names"], range(len(classes["names"]))
         for key, label, shift, colour in (
-            ("shares", "observed", -0.2, _SOFT),
-            ("mean_probs", "predicted", 0.2, _COLOURS[0]),
+            ("shares", "observed", -0.2, SOFT),
+            ("mean_probs", "predicted", 0.2, COLOURS[0]),
         ):
             axes.bar(
                 [place + shift for place in places], classes[key], 0.4, color=colour, label=label
@@ -180,7 +158,7 @@ def shares_plot(task: str, classes: Mapping[str, Any]) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: _percent(share)))
         axes.margins(y=0.22)
         axes.legend(frameon=False, ncols=2, loc="upper center", handlelength=1.2)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def confusion_plot(task: str, classes: Mapping[str, Any]) -> str:
@@ -190,15 +168,15 @@ def confusion_plot(task: str, classes: Mapping[str, Any]) -> str:
         task: its name.
         classes: `names` and `confusion`, whose rows are the classes that came.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
         names, shares = classes["names"], classes["confusion"]
-        colours = LinearSegmentedColormap.from_list("shares", ["#f8fafc", _COLOURS[0]])
+        colours = LinearSegmentedColormap.from_list("shares", ["#f8fafc", COLOURS[0]])
         axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=0.7)
         size = 8 if len(names) <= 6 else 5.5
         for i, row in enumerate(shares if len(names) <= _MAX_NUMBERED else ()):
             for j, share in enumerate(row):
-                ink = "white" if share > 0.55 else _INK
+                ink = "white" if share > 0.55 else INK
                 text = f"{100 * share:.0f}"
                 axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink, size=size)
         axes.invert_yaxis()
@@ -209,7 +187,7 @@ def confusion_plot(task: str, classes: Mapping[str, Any]) -> str:
             _class_ticks(axis, names, middle=0.5)
         axes.set_xlabel("likeliest class (% of the row's class)")
         axes.set_ylabel("class that came")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def sureness_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
@@ -219,18 +197,18 @@ def sureness_plot(task: str, bins: Mapping[str, Sequence[float]]) -> str:
         task: its name.
         bins: `mean_probs` and `base_rates` of each bin.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
-        axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle="--")
         x, y = bins["mean_probs"], bins["base_rates"]
-        axes.plot(x, y, "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2)
+        axes.plot(x, y, "o-", color=COLOURS[0], markersize=3.5, linewidth=1.2)
         axes.set(xlim=(min([*x, 1.0]) * 0.9, 1.02), ylim=(min([*x, *y, 1.0]) * 0.9, 1.02))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter(FuncFormatter(lambda share, _: _percent(round(share, 4))))
         axes.set_xlabel("probability of the likeliest class")
         axes.set_ylabel("share where it came")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def importance_plot(task: str, metric: str, features: Mapping[str, Mapping[str, Any]]) -> str:
@@ -241,16 +219,16 @@ def importance_plot(task: str, metric: str, features: Mapping[str, Mapping[str, 
         metric: what is lost.
         features: feature -> `mean` loss and the `losses` of each shuffle, whose range is shown.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(task)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(task)
         shown = sorted(features.items(), key=lambda item: -item[1]["mean"])[:_MOST_FEATURES]
         places = range(len(shown))
         means = [found["mean"] for _, found in shown]
-        axes.barh(places, means, 0.62, color=_COLOURS[0], alpha=0.8)
+        axes.barh(places, means, 0.62, color=COLOURS[0], alpha=0.8)
         low = [min(found["losses"]) for _, found in shown]
         high = [max(found["losses"]) for _, found in shown]
-        axes.hlines(places, low, high, color=_INK, linewidth=1.3)
-        axes.axvline(0, color=_SOFT, linewidth=0.8)
+        axes.hlines(places, low, high, color=INK, linewidth=1.3)
+        axes.axvline(0, color=SOFT, linewidth=0.8)
         axes.set_yticks(places, [_shortened(name) for name, _ in shown])
         axes.tick_params(axis="y", length=0, labelsize=8 if len(shown) <= 10 else 6)
         axes.invert_yaxis()
@@ -258,7 +236,7 @@ def importance_plot(task: str, metric: str, features: Mapping[str, Mapping[str, 
         axes.xaxis.set_major_locator(MaxNLocator(4))
         worse = "more" if metric != "auc" else "less"
         axes.set_xlabel(f"{metric.upper()} {worse} when shuffled")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _shortened(name: str) -> str:
@@ -275,17 +253,6 @@ def _class_ticks(axis: Any, names: Sequence[str], *, middle: float = 0.0) -> Non
     """A tick for each class, without marks; slim ones where there are many."""
     axis.set_ticks([place + middle for place in range(len(names))], list(names))
     axis.set_tick_params(length=0, labelsize=8 if len(names) <= 12 else 5.5)
-
-
-def _axes(title: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=2.5)
-    return figure, axes
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -326,15 +293,3 @@ def _percent(rate: float) -> str:
         ('20%', '0.5%', '99.9%')
     """
     return f"{100 * rate:.6g}%"
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as it stands in a page: no links, no metadata, no ids that nothing refers to."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.S)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
-    used = set(re.findall(r"#([\w.-]+)", text))
-    return re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from recmtl.report.plots import _COLOURS, _INK, _SOFT, _STYLE, _axes, _svg
+from recmtl.report.drawing import COLOURS, INK, SOFT, STYLE, as_svg, new_axes
 from recmtl.studies.verdicts import short
 
 __all__ = ["Dot", "cost_plot", "intervals_plot"]
@@ -33,13 +33,13 @@ def intervals_plot(title: str, what: str, dots: Sequence[Dot], zero: str | None 
         dots: from top to bottom.
         zero: what stands at 0, which a line marks; None without a line.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(title)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(title)
         figure.set_size_inches(3.75, max(1.5, 0.75 + 0.24 * len(dots)))
         if zero is not None:
-            axes.axvline(0.0, color=_SOFT, linewidth=1, linestyle="--")
+            axes.axvline(0.0, color=SOFT, linewidth=1, linestyle="--")
         for place, dot in enumerate(dots):
-            colour = _SOFT if dot.is_baseline else _COLOURS[0]
+            colour = SOFT if dot.is_baseline else COLOURS[0]
             if dot.low is not None and dot.high is not None:
                 axes.plot([dot.low, dot.high], [place, place], color=colour, linewidth=1.8)
             axes.plot([dot.value], [place], "o", color=colour, markersize=5)
@@ -48,7 +48,7 @@ def intervals_plot(title: str, what: str, dots: Sequence[Dot], zero: str | None 
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(what if zero is None else f"{what} less that of {zero}")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]) -> str:
@@ -60,11 +60,11 @@ def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]
         dots: the quality.
         costs: operations a row, above 0, of each.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(title)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_axes(title)
         rising = sorted(zip(costs, dots, strict=True))
         for place, (cost, dot) in enumerate(rising):
-            colour = _SOFT if dot.is_baseline else _COLOURS[0]
+            colour = SOFT if dot.is_baseline else COLOURS[0]
             if dot.low is not None and dot.high is not None:
                 axes.plot([cost, cost], [dot.low, dot.high], color=colour, linewidth=1.2)
             axes.plot([cost], [dot.value], "o", color=colour, markersize=4.5)
@@ -74,7 +74,7 @@ def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]
                 xytext=(4, 4 if place % 2 else -9),  # neighbours on either side
                 textcoords="offset points",
                 fontsize=7,
-                color=_INK,
+                color=INK,
             )
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -85,4 +85,4 @@ def cost_plot(title: str, what: str, dots: Sequence[Dot], costs: Sequence[float]
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("FLOPs a row of the dense part")
         axes.set_ylabel(what)
-        return _svg(figure)
+        return as_svg(figure)
