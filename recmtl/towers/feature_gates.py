@@ -90,15 +90,18 @@ class FeatureGates(nn.Module):
             low_BN = x @ read_GDN.transpose(0, 1).flatten(1)
             low_GBN = low_BN.view(-1, num_owners, num_parts * (rank + (num_parts > 1)))
             low_GBN = low_GBN.transpose(0, 1)
-        width = num_parts * rank
-        low_GLBR = low_GBN[..., :width].unflatten(2, (num_parts, rank)).transpose(1, 2)
-        wide_KBD = torch.bmm(low_GLBR.flatten(0, 1), self._stacked("up").flatten(0, 1)).sigmoid()
+        up_GLRD = self._stacked("up")
+        parts = [
+            torch.bmm(low_GBN[..., part * rank : (part + 1) * rank], up_GLRD[:, part]).sigmoid()
+            for part in range(num_parts)
+        ]
         if num_parts == 1:
-            return (2.0 * wide_KBD * x_GBD).transpose(0, 1)
-        mix_GLB1 = 2.0 * low_GBN[..., width:].transpose(1, 2).softmax(dim=1).unsqueeze(3)
-        factor_GBD = (wide_KBD.unflatten(0, (num_owners, num_parts)) * mix_GLB1).sum(dim=1)
-        gated_GBD: Tensor = factor_GBD * x_GBD
-        return gated_GBD.transpose(0, 1)
+            return (2.0 * parts[0] * x_GBD).transpose(0, 1)
+        mix_GBL = 2.0 * low_GBN[..., num_parts * rank :].softmax(dim=2)
+        factor_GBD = parts[0] * mix_GBL[..., :1]
+        for part in range(1, num_parts):
+            factor_GBD = torch.addcmul(factor_GBD, parts[part], mix_GBL[..., part : part + 1])
+        return (factor_GBD * x_GBD).transpose(0, 1)
 
     def _stacked(self, name: str) -> Tensor:
         parts = list(getattr(self, f"task_{name}").values())

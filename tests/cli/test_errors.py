@@ -115,7 +115,7 @@ WRONG_SPECS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "{name: ctcvr, label: buy, product_of: [ctr, cvr], weight: -1}",
         ("`ctcvr`", "weight"),
     ),
-    "reserved key": ("name: shop\n", "name: shop\nwide: {kind: fm}\n", ("wide",)),
+    "reserved key": ("name: shop\n", "name: shop\nbalance: {kind: pcgrad}\n", ("balance",)),
     "Adam on tables of a CPU": (
         "batch_size: 64",
         "batch_size: 64, embedding: {optimizer: adam}",

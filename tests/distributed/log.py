@@ -21,7 +21,6 @@ features:
   - {name: topics, type: sparse, hash: 20, dim: 4, pooling: sum}
   - {name: history, type: sequence, table: item, max_len: 3}
   - {name: price, type: dense}
-  - {name: look, type: vector, dim: 3}
 tasks:
   - {name: ctr, label: click}
   - {name: cvr, label: buy, given: click}
@@ -109,7 +108,6 @@ def click_log(rows: int, seed: int) -> pl.DataFrame:
             "buy": pl.Series(np.where(is_hidden, -1, buy), dtype=pl.Int8).replace(-1, None),
             "mood": (user + rng.integers(0, 2, rows)) % 3,
             "seconds": np.where(click, rng.exponential(20, rows), 0.0),
-            "look": [v.tolist() if v[0] < 1 else None for v in rng.normal(size=(rows, 3))],
             # Two large groups: in small ones a single pair of close predictions decides digits.
             "store": rng.integers(0, 2, rows),
         },
