@@ -45,7 +45,8 @@ def with_values_of(
     All other features stay as they are, those that share its table too.
     """
     members, single = set(group.members), list(encoders.single)
-    dense = [feature.name for feature in encoders.spec.dense]
+    rows_of = encoders.spec.dense_rows
+    dense = [name for name, rows in rows_of.items() for _ in range(rows.start, rows.stop)]
     return replace(
         batch,
         ids_FB=_rows_replaced(batch.ids_FB, other.ids_FB, single, members, index_B),

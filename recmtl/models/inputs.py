@@ -70,11 +70,11 @@ class TowerInputs(nn.Module):
         reads_items = attends or "sequences" in requires
         self._apart = frozenset(s.name for s in layout.sequences) if reads_items else frozenset()
         self._in_vector = tuple(name for name in layout.features if name not in self._apart)
-        self._num_dense = len(spec.dense)
         self._pooled_sequences = (
             () if reads_items else tuple(feature.name for feature in spec.sequences)
         )
         self._dense_names = tuple(feature.name for feature in spec.dense)
+        self._dense_rows = spec.dense_rows
         self._behaviours: dict[str, tuple[str, ...]] = {}
         for sequence in spec.sequences:
             aligned = self._behaviours.get(sequence.behaviour, ())
@@ -83,8 +83,6 @@ class TowerInputs(nn.Module):
         self.fields = (*fields, *(self._behaviours if attends else ()))
         self._max_len = {sequence.name: sequence.max_len for sequence in layout.sequences}
         self._targets = _targets(spec, layout)
-        self._num_dense_rows = spec.num_dense_rows
-        self._vector_rows = {f.name: spec.dense_rows[f.name] for f in spec.vectors}
         if requires:
             self._require(spec, who, self.requires)
         if attends:
@@ -93,10 +91,9 @@ class TowerInputs(nn.Module):
         if "fields" in requires:
             for name in (*layout.pooled, *self._pooled_sequences):
                 self._add_map(f"field_{name}", dims[name])
-            self.dense_weight = nn.Parameter(
-                torch.randn(self._num_dense, field_dim) * field_dim**-0.5
-            )
-            self.dense_bias = nn.Parameter(torch.zeros(self._num_dense, field_dim))
+            num_dense = len(self._dense_names)
+            self.dense_weight = nn.Parameter(torch.randn(num_dense, field_dim) * field_dim**-0.5)
+            self.dense_bias = nn.Parameter(torch.zeros(num_dense, field_dim))
             for vector in spec.vectors:
                 of_field = nn.Linear(vector.dim, field_dim, bias=False)
                 self.maps[_module_name(f"field_{vector.name}")] = of_field
@@ -117,8 +114,7 @@ class TowerInputs(nn.Module):
     @property
     def dims(self) -> int | InputDims:
         """What the tower is built with: the width of the vector, or the sizes of a `TowerInput`."""
-        width = self._num_dense_rows + sum(self.layout.dims[name] for name in self._in_vector)
-        width += len(self._behaviours) * self.field_dim if self.attends else 0
+        width = max((place.stop for place in self.columns.values()), default=0)
         if not self.requires:
             return width
         return InputDims(
@@ -133,7 +129,7 @@ class TowerInputs(nn.Module):
     @property
     def columns(self) -> dict[str, slice]:
         """Where each feature stands in the vector; what attention reads is its behaviour's."""
-        widths = dict.fromkeys(self._dense_names, 1)
+        widths = {name: rows.stop - rows.start for name, rows in self._dense_rows.items()}
         widths |= {name: self.layout.dims[name] for name in self._in_vector}
         if self.attends:
             widths |= dict.fromkeys(self.sequences.values(), self.field_dim)
@@ -157,7 +153,7 @@ class TowerInputs(nn.Module):
             batch: rows, for dense features and lengths.
             vectors: what the lookup returned for them.
         """
-        parts = [batch.dense_DB.T] if self._num_dense_rows else []
+        parts = [batch.dense_DB.T] if self._dense_rows else []
         parts += [
             _mean(piece, batch.sequences[name].lengths_B) if piece.dim() == 3 else piece
             for name, piece in side_by_side(vectors, self._in_vector)
@@ -198,9 +194,8 @@ class TowerInputs(nn.Module):
     def _fields(
         self, batch: Batch, vectors: Mapping[str, Tensor], attended: Sequence[Tensor]
     ) -> Tensor:
-        dense_KBE = batch.dense_DB[: self._num_dense].unsqueeze(2) * self.dense_weight.unsqueeze(
-            1
-        ) + self.dense_bias.unsqueeze(1)
+        numbers_KB1 = batch.dense_DB[: len(self._dense_names)].unsqueeze(2)
+        dense_KBE = numbers_KB1 * self.dense_weight.unsqueeze(1) + self.dense_bias.unsqueeze(1)
         by_name = dict(zip(self._dense_names, dense_KBE.unbind(0), strict=True))
         by_name |= {name: self._map(f"field_{name}", vectors[name]) for name in self.layout.pooled}
         for name in self._pooled_sequences:
@@ -209,7 +204,8 @@ class TowerInputs(nn.Module):
                 vector = _mean(vector, batch.sequences[name].lengths_B)
             by_name[name] = self._map(f"field_{name}", vector)
         by_name |= dict(zip(self._behaviours, attended, strict=False))
-        for name, rows in self._vector_rows.items():
+        vector_rows = {n: rows for n, rows in self._dense_rows.items() if n not in by_name}
+        for name, rows in vector_rows.items():
             by_name[name] = self._map(f"field_{name}", batch.dense_DB[rows].T)
         return torch.stack([by_name[name] for name in self.fields], dim=1)
 

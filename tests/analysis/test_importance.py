@@ -102,6 +102,7 @@ data: {train: train.parquet, accept_leaks: [item]}
 features:
   - {name: item, type: sparse, vocab: {}, dim: 4}
   - {name: items, type: sequence, table: item, max_len: 3, behaviour: seen}
+  - {name: look, type: vector, dim: 2, normalize: none}
   - {name: price, type: dense}
   - {name: gaps, type: sequence, vocab: {}, dim: 4, max_len: 3, behaviour: seen}
   - {name: tags, type: sparse, vocab: {}, dim: 4, weights: w}
@@ -116,6 +117,7 @@ def test_a_behaviour_is_one_feature_and_those_of_its_table_stay(tmp_path: Path) 
         {
             "item": [1, 2, 3],
             "items": [[1], [2, 3], []],
+            "look": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
             "price": [1.0, 2.0, 3.0],
             "gaps": [[7], [8, 9], []],
             "tags": [["a"], ["a", "b"], ["b"]],
@@ -128,7 +130,7 @@ def test_a_behaviour_is_one_feature_and_those_of_its_table_stay(tmp_path: Path) 
     spec = parse_yaml(RunConfig, ALIGNED)
     encoders = Encoders.fit(spec, tmp_path)
     groups = {group.name: group for group in feature_groups(encoders)}
-    assert list(groups) == ["item", "items + gaps", "price", "tags", "others"]
+    assert list(groups) == ["item", "items + gaps", "look", "price", "tags", "others"]
     assert groups["items + gaps"].members == ("items", "gaps")
     batch = encoders.encode(rows, labels=True)
     order = [2, 0, 1]

@@ -77,6 +77,10 @@ def test_components_follow_dense_features_in_the_vector() -> None:
     assert x_BD.shape == (6, inputs.dims)
     assert torch.equal(x_BD[:, :14], batch.dense_DB.T)
     assert torch.equal(x_BD[:, 14:], vectors["user"])
+    assert torch.equal(x_BD[:, inputs.columns["price"]], batch.dense_DB[:1].T)
+    assert torch.equal(x_BD[:, inputs.columns["look"]], batch.dense_DB[1:6].T)
+    assert torch.equal(x_BD[:, inputs.columns["text.en"]], batch.dense_DB[6:].T)
+    assert torch.equal(x_BD[:, inputs.columns["user"]], vectors["user"])
 
 
 def test_a_field_is_a_linear_map_even_of_a_vector_of_its_width() -> None:
