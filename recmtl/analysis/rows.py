@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recmtl.batch import Batch, Ragged
+from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Encoders, Log, open_splits
+from recmtl.data.cutting import join_rows
 from recmtl.data.reading import read_rows
 from recmtl.errors import DataError
 from recmtl.run import Run
@@ -110,30 +111,4 @@ def read_sample(
             raise error.at(f"{log.name}, rows {rows.min()} to {rows.max()}") from error
         batch.rows_B.copy_(torch.from_numpy(rows))
         batches.append(batch)
-    return _joined(batches)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    return Batch(
-        ids_FB=torch.cat([b.ids_FB for b in batches], dim=1),
-        dense_DB=torch.cat([b.dense_DB for b in batches], dim=1),
-        bags={name: _joined_lists([b.bags[name] for b in batches]) for name in first.bags},
-        sequences={
-            name: _joined_lists([b.sequences[name] for b in batches]) for name in first.sequences
-        },
-        labels_BK=torch.cat([b.labels_BK for b in batches]),
-        weight_B=torch.cat([b.weight_B for b in batches]),
-        rows_B=torch.cat([b.rows_B for b in batches]),
-    )
-
-
-def _joined_lists(columns: list[Ragged]) -> Ragged:
-    weights = [column.weights_N for column in columns if column.weights_N is not None]
-    return Ragged(
-        torch.cat([column.values_N for column in columns]),
-        torch.cat([column.lengths_B for column in columns]),
-        torch.cat(weights) if weights else None,
-    )
+    return join_rows(batches)

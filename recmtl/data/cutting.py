@@ -1,14 +1,15 @@
-"""Batches cut and padded."""
+"""Batches cut, joined and padded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from torch.nn.functional import pad
 
 from recmtl.batch import Batch, Ragged
 
-__all__ = ["cut_rows", "pad_to"]
+__all__ = ["cut_rows", "join_lists", "join_rows", "pad_to"]
 
 
 def cut_rows(batch: Batch, sizes: Iterable[int]) -> Iterator[Batch]:
@@ -29,6 +30,36 @@ def cut_rows(batch: Batch, sizes: Iterable[int]) -> Iterator[Batch]:
             rows_B=batch.rows_B[start:stop],
         )
         start = stop
+
+
+def join_rows(batches: Sequence[Batch]) -> Batch:
+    """The rows of batches, one after the other."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    return Batch(
+        ids_FB=torch.cat([b.ids_FB for b in batches], dim=1),
+        dense_DB=torch.cat([b.dense_DB for b in batches], dim=1),
+        bags={name: join_lists([b.bags[name] for b in batches]) for name in first.bags},
+        sequences={
+            name: join_lists([b.sequences[name] for b in batches]) for name in first.sequences
+        },
+        labels_BK=torch.cat([b.labels_BK for b in batches]),
+        weight_B=torch.cat([b.weight_B for b in batches]),
+        rows_B=torch.cat([b.rows_B for b in batches]),
+    )
+
+
+def join_lists(columns: Sequence[Ragged]) -> Ragged:
+    """The rows of list columns, one after the other."""
+    if len(columns) == 1:
+        return columns[0]
+    weights = [column.weights_N for column in columns if column.weights_N is not None]
+    return Ragged(
+        torch.cat([column.values_N for column in columns]),
+        torch.cat([column.lengths_B for column in columns]),
+        torch.cat(weights) if weights else None,
+    )
 
 
 def pad_to(batch: Batch, size: int) -> Batch:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from recmtl.batch import Batch, Ragged
 from recmtl.data.arrow import to_arrow
+from recmtl.data.cutting import join_lists
 
 __all__ = ["Pool", "RowFormat", "to_batch"]
 
@@ -220,11 +221,5 @@ def _lists(columns: Sequence[Ragged]) -> _Lists:
 
 
 def _joined(columns: Sequence[Ragged]) -> Ragged:
-    if len(columns) == 1:
-        return columns[0]._replace(values_N=columns[0].values_N.long())
-    weights = [column.weights_N for column in columns if column.weights_N is not None]
-    return Ragged(
-        torch.cat([column.values_N for column in columns]).long(),
-        torch.cat([column.lengths_B for column in columns]),
-        torch.cat(weights) if weights else None,
-    )
+    joined = join_lists(columns)
+    return joined._replace(values_N=joined.values_N.long())

@@ -78,7 +78,7 @@ def beside(rows: Any, keep: Sequence[str], scores: Mapping[str, NDArray[np.float
         lists = {name: of if of.ndim == 1 else list(of) for name, of in scores.items()}
         return rows[list(keep)].assign(**lists)
     kept = rows.select(list(keep))
-    arrays = {name: _arrow(of) for name, of in scores.items()}
+    arrays = {name: to_arrow(of) for name, of in scores.items()}
     fields = [*kept.schema, *(pa.field(name, array.type) for name, array in arrays.items())]
     columns = [*kept.columns, *arrays.values()]
     return type(rows).from_arrays(columns, schema=pa.schema(fields))
@@ -88,13 +88,6 @@ def _series(name: str, scores: NDArray[np.float32]) -> pl.Series:
     if scores.ndim == 1:
         return pl.Series(name, scores)
     return pl.Series(name, np.ascontiguousarray(scores), pl.Array(pl.Float32, scores.shape[1]))
-
-
-def _arrow(scores: NDArray[np.float32]) -> pa.Array:
-    if scores.ndim == 1:
-        return to_arrow(scores)
-    flat = to_arrow(scores.reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, scores.shape[1])
 
 
 def _is_pandas(value: Any) -> bool:

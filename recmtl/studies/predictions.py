@@ -161,13 +161,9 @@ class _Told:
         observed_BT = tasks.observed(batch.labels_BK, batch.weight_B).numpy()
         columns = []
         for t, name in enumerate(tasks.names):
-            where = tasks.columns[name]
-            if pa.types.is_fixed_size_list(self.schema.field(f"prediction_{name}").type):
-                flat = to_arrow(np.ascontiguousarray(odds_BO[:, where]).reshape(-1))
-                width = where.stop - where.start
-                columns.append(pa.FixedSizeListArray.from_arrays(flat, width))
-            else:
-                columns.append(to_arrow(np.ascontiguousarray(odds_BO[:, where.start])))
+            where, kind = tasks.columns[name], self.schema.field(f"prediction_{name}").type
+            of_classes = pa.types.is_fixed_size_list(kind)
+            columns.append(to_arrow(odds_BO[:, where if of_classes else where.start]))
             columns.append(pa.array(target_BT[:, t], mask=~observed_BT[:, t]))
         if self.is_weighted:
             columns.append(to_arrow(batch.weight_B.numpy()))

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from recmtl.towers.chunk import Plan, Scratch, backward, forward, inputs
 from recmtl.towers.gating import num_gates, weights
 
-__all__ = ["can_run", "is_watched", "plain", "run"]
+__all__ = ["can_run", "is_free", "is_watched", "plain", "run"]
 
 _CHUNK_FLOATS = 1 << 20
 """Activations of the widest layer that one thread works on at a time: about 4 MiB of float32."""
@@ -33,9 +33,7 @@ _LEAST_ROWS = 128
 def can_run(x: Tensor, weight: Tensor, columns: int) -> bool:
     """Whether it pays and can be done.
 
-    It pays where the first layer's columns would fill the cache. It cannot be done where somebody
-    watches the single operations: tracing, compiling, function transforms, counting FLOPs,
-    forward-mode gradients.
+    It pays where the first layer's columns would fill the cache.
 
     Args:
         x: the input.
@@ -43,16 +41,26 @@ def can_run(x: Tensor, weight: Tensor, columns: int) -> bool:
         columns: columns of the first layer that experts have.
     """
     return (
-        type(x) in _PLAIN
-        and type(weight) in _PLAIN
+        is_free(x, weight)
+        and _is_supported(x.dtype, weight.dtype)
+        and x.shape[0] * columns >= _CHUNK_FLOATS
+    )
+
+
+def is_free(*tensors: Tensor) -> bool:
+    """Whether operations on these may take another form: a CPU's tensors, and nobody looks on.
+
+    Tracing, compiling, function transforms, counting FLOPs and forward-mode gradients watch the
+    single operations.
+    """
+    return (
+        all(type(tensor) in _PLAIN for tensor in tensors)
+        and all(tensor.device.type == "cpu" for tensor in tensors)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
-        and x.device.type == weight.device.type == "cpu"
-        and _is_supported(x.dtype, weight.dtype)
-        and x.shape[0] * columns >= _CHUNK_FLOATS
     )
 
 

@@ -21,6 +21,7 @@ from recmtl._checks import (
     require_positive,
     require_widths,
 )
+from recmtl.towers.chunked import is_free
 from recmtl.towers.expert_bank import ExpertBank, ExpertRef
 from recmtl.towers.expert_norm import Activation, Norm
 from recmtl.towers.feature_gates import FeatureGates
@@ -176,15 +177,7 @@ class HoME(Tower):
 
         Between its products the tower makes many passes over them.
         """
-        return (
-            self.config.norm != "batch"
-            and type(x_BD) in (Tensor, nn.Parameter)
-            and x_BD.device.type == "cpu"
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-            and not torch._C._are_functorch_transforms_active()
-            and len(x_BD) > _PART_ROWS
-        )
+        return self.config.norm != "batch" and is_free(x_BD) and len(x_BD) > _PART_ROWS
 
     def _mixed(self, z_BGH: Tensor) -> Tensor:
         """What each task's head reads, ``(B, T, H)``."""

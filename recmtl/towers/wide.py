@@ -145,7 +145,7 @@ class FwFM(Wide):
 
     requires: ClassVar[frozenset[str]] = frozenset({"fields"})
     place_FF: Tensor
-    upper_P: Tensor
+    half_FF: Tensor
 
     def __init__(self, *, in_dim: int | InputDims, tasks: Sequence[str | TaskSlot]) -> None:
         """Build it (see `Wide`)."""
@@ -167,6 +167,6 @@ class FwFM(Wide):
         assert x.fields_BFE is not None
         product_BFF = torch.bmm(x.fields_BFE, x.fields_BFE.transpose(1, 2))
         weight_PO = torch.cat(list(self.task_pairs.values()), dim=1)
-        weight_FFO = weight_PO[self.place_FF] * self.get_buffer("half_FF").unsqueeze(2)
+        weight_FFO = weight_PO[self.place_FF] * self.half_FF.unsqueeze(2)
         pairs_BO: Tensor = product_BFF.flatten(1) @ weight_FFO.flatten(0, 1)
         return self.linear(x.x_BD) + pairs_BO

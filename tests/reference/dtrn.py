@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tests.reference.mlp import State, Vector, affine, mix, softmax
+from tests.reference.mlp import State, Vector, affine, dot, mix, softmax, standard
 
 Matrix = list[Vector]
 
@@ -63,7 +63,7 @@ def interest(
         made = hyper(state, task, j)
         scales, shifts = [1.0 + m for m in made[: len(target)]], made[len(target) :]
         encoded = [
-            [gamma * v + beta for gamma, v, beta in zip(scales, normal(one), shifts, strict=True)]
+            [gamma * v + beta for gamma, v, beta in zip(scales, standard(one), shifts, strict=True)]
             for one in encoded
         ]
     if config.hyper_mode == "lowrank":
@@ -121,15 +121,3 @@ def refine(state: State, vectors: Sequence[Vector], task: str, config: Any) -> V
         return [max(value, 0.0) for value in logits]
     top = 2.0 if config.gate == "2sigmoid" else 1.0
     return [top / (1.0 + math.exp(-value)) for value in logits]
-
-
-def normal(x: Vector) -> Vector:
-    """Of mean 0 and variance 1."""
-    mean = sum(x) / len(x)
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in x) / len(x) + 1e-5)
-    return [(value - mean) / deviation for value in x]
-
-
-def dot(first: Vector, second: Vector) -> float:
-    """Of two vectors."""
-    return sum(one * other for one, other in zip(first, second, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.reference.mlp import State, Vector, affine, gate, head, mix, softmax
+from tests.reference.mlp import State, Vector, affine, gate, head, mix, softmax, standard
 
 Task = tuple[str, str]
 """Name and group."""
@@ -117,11 +117,9 @@ def one_expert(
     for layer in range(len(config.expert_widths)):
         x = affine(x, of("layers", layer, "weight"), of("layers", layer, "bias"))
         if config.norm == "layer":
-            mean = sum(x) / len(x)
-            deviation = math.sqrt(sum((value - mean) ** 2 for value in x) / len(x) + 1e-5)
             scales = zip(of("norms", layer, "weight"), of("norms", layer, "bias"), strict=True)
-            pairs = zip(x, scales, strict=True)
-            x = [(value - mean) / deviation * gamma + beta for value, (gamma, beta) in pairs]
+            pairs = zip(standard(x), scales, strict=True)
+            x = [value * gamma + beta for value, (gamma, beta) in pairs]
         is_relu = config.activation == "relu"
         x = [max(value, 0.0) if is_relu else value * sigmoid(value) for value in x]
     return x

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from tests.reference.mlp import State, Vector, affine, relu
+from tests.reference.mlp import State, Vector, affine, dot, relu, standard
 
 Matrix = list[Vector]
 
@@ -99,15 +98,3 @@ def attention(state: State, items: Matrix, target: Vector, j: int) -> Vector:
         score = dot(hidden, state["out_MH"][j].tolist()) + float(state["out_bias_M"][j])
         found = [f + score * value for f, value in zip(found, item, strict=True)]
     return found
-
-
-def standard(x: Vector) -> Vector:
-    """Of mean 0 and variance 1."""
-    mean = sum(x) / len(x)
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in x) / len(x) + 1e-5)
-    return [(value - mean) / deviation for value in x]
-
-
-def dot(first: Vector, second: Vector) -> float:
-    """Of two vectors."""
-    return sum(one * other for one, other in zip(first, second, strict=True))

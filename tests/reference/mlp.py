@@ -33,6 +33,18 @@ def softmax(x: Vector) -> Vector:
     return [power / sum(powers) for power in powers]
 
 
+def dot(first: Vector, second: Vector) -> float:
+    """Of two vectors."""
+    return sum(one * other for one, other in zip(first, second, strict=True))
+
+
+def standard(x: Vector) -> Vector:
+    """Of mean 0 and variance 1."""
+    mean = sum(x) / len(x)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in x) / len(x) + 1e-5)
+    return [(value - mean) / deviation for value in x]
+
+
 def mix(weights: Vector, vectors: Sequence[Vector]) -> Vector:
     """The weighted sum of some vectors."""
     assert len(weights) == len(vectors)
