@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recmtl._checks import size_text
 from recmtl._progress import Progress, silent_if_none
@@ -27,6 +28,7 @@ from recmtl.data.mappers import (
     HashMapper,
     IdFamily,
     Mapper,
+    RowCounter,
     VocabMapper,
     as_ids,
     quantile_borders,
@@ -55,6 +57,8 @@ class Fitted:
     spec: Spec
     mappers: dict[str, Mapper]
     """Table -> how a value becomes one of its rows, in the order of `spec.tables`."""
+    counts: dict[str, NDArray[np.uint32]]
+    """Table of a hash -> in how many training rows its owner looks each row up."""
     scales: dict[str, DenseScale]
     """Dense feature -> its normalisation."""
     vector_scales: dict[str, VectorScale]
@@ -113,6 +117,7 @@ class _Run:
             for f in owners
             if f.vocab is not None
         }
+        self.hashed = {f.name: RowCounter(self._mapper(f)) for f in owners if f.hash is not None}
         sampled = [f.name for f in owners if isinstance(f.buckets, int)]
         # All samples, and what it takes to sort one of them, in a quarter of the budget.
         size = spec.data.memory_bytes // (4 * 8 * (len(sampled) + 3))
@@ -166,6 +171,7 @@ class _Run:
                 table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables
             },
             scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
+            counts={name: counter.counts for name, counter in self.hashed.items()},
             vector_scales={name: vectors.scale() for name, vectors in self.vectors.items()},
             single=self.single,
             bags=self.bags,
@@ -196,10 +202,14 @@ class _Run:
             text = "values do not fit into Int64. Write them as strings."
             self.tally.add([Problem(feature.name, "wide", num_lost, text)])
             return
-        if feature.name in self.counters:
+        counter = self.hashed.get(feature.name)
+        if feature.name in self.counters or counter is not None:
             if feature.name in self.items and is_list(column.dtype):
                 values = flatten(column.list.unique()).values  # `min_count` counts rows
-            self.counters[feature.name].add(as_ids(values, self._family(feature.name)))
+            if counter is not None:
+                counter.add(values)
+            else:
+                self.counters[feature.name].add(as_ids(values, self._family(feature.name)))
         elif feature.name in self.samples:
             self.samples[feature.name].add(column, start)
 

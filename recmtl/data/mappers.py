@@ -21,6 +21,7 @@ __all__ = [
     "HashMapper",
     "IdFamily",
     "Mapper",
+    "RowCounter",
     "VocabMapper",
     "as_ids",
     "quantile_borders",
@@ -43,6 +44,30 @@ class Mapper(Protocol):
 
     def __call__(self, values: pl.Series) -> NDArray[np.int64]:
         """The row of each value."""
+
+
+class RowCounter:
+    """In how many training rows each row of a table is looked up.
+
+    Example:
+        >>> counter = RowCounter(BucketMapper(np.array([18.0, 25.0])))
+        >>> counter.add(pl.Series([17, 18, 30, None, 40]))
+        >>> counter.counts
+        array([1, 1, 1, 2], dtype=uint32)
+    """
+
+    def __init__(self, mapper: Mapper) -> None:
+        self.mapper = mapper
+        self.counts = np.zeros(mapper.rows, np.uint32)
+
+    def add(self, values: pl.Series) -> None:
+        """Count the rows of values."""
+        rows = self.mapper(values)
+        if len(self.counts) < 8 * len(rows):
+            self.counts += np.bincount(rows, minlength=len(self.counts)).astype(np.uint32)
+        else:
+            found, counts = np.unique(rows, return_counts=True)
+            self.counts[found] += counts.astype(np.uint32)
 
 
 class VocabMapper:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recmtl._files import atomic_folder, is_name, sha256_of, write_json
@@ -23,7 +24,7 @@ from recmtl.spec import Spec
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format."""
 
 
@@ -40,7 +41,7 @@ class _Table(_Strict):
     rows: int
     size: int | None = None
     borders: tuple[float, ...] = ()
-    file: Annotated[str, Field(pattern=r"^vocab-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
+    file: Annotated[str, Field(pattern=r"^(vocab|counts)-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
 
 
 class _VectorScale(_Strict):
@@ -73,7 +74,7 @@ class _State(_Strict):
 def save(fitted: Fitted, folder: Path) -> None:
     """Write all files, or none; a folder that is there is replaced."""
     with atomic_folder(folder) as temporary:
-        tables = [_save_table(name, mapper, temporary) for name, mapper in fitted.mappers.items()]
+        tables = [_save_table(name, fitted, temporary) for name in fitted.mappers]
         write_json(
             temporary / "encoders.json",
             {
@@ -142,7 +143,8 @@ def load(folder: Path) -> Fitted:
     raise CheckpointError(f"{path}: the content is not that of encoders ({what}). Train again.")
 
 
-def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
+def _save_table(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
+    mapper = fitted.mappers[name]
     if isinstance(mapper, VocabMapper):
         number = sum(1 for _ in folder.glob("vocab-*.parquet"))
         file = f"vocab-{number:04d}.parquet"
@@ -156,12 +158,17 @@ def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
             "file": file,
         }
     if isinstance(mapper, HashMapper):
+        number = sum(1 for _ in folder.glob("counts-*.parquet"))
+        file = f"counts-{number:04d}.parquet"
+        frame = pl.DataFrame({"count": fitted.counts[name]})
+        frame.write_parquet(folder / file, compression="zstd")
         return {
             "name": name,
             "kind": "hash",
             "family": mapper.family,
             "rows": mapper.rows,
             "size": mapper.size,
+            "file": file,
         }
     assert isinstance(mapper, BucketMapper)
     borders = mapper.borders.tolist()
@@ -180,6 +187,7 @@ def _restore(text: str, folder: Path) -> Fitted:
     fitted = Fitted(
         spec=spec,
         mappers={table.name: _restore_table(table, folder) for table in state.tables},
+        counts={t.name: _restore_counts(t, folder) for t in state.tables if t.kind == "hash"},
         scales={name: DenseScale(*scale) for name, scale in state.scales.items()},
         vector_scales={
             name: VectorScale(np.array(scale.shift), np.array(scale.scale))
@@ -242,12 +250,7 @@ def _restore_table(table: _Table, folder: Path) -> Mapper:
     if table.kind == "buckets":
         return BucketMapper(np.array(table.borders, np.float64))
     file = folder / table.file
-    try:
-        frame = pl.read_parquet(file, glob=False, columns=["id", "count"])
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise CheckpointError(
-            f"{file}: is no vocabulary ({first_line(error)}). Restore it, or train again."
-        ) from error
+    frame = _read_columns(file, ["id", "count"], "vocabulary")
     ids = frame["id"]
     if ids.dtype not in (pl.Int64, pl.String) or ids.null_count() or not ids.is_unique().all():
         raise CheckpointError(f"{file}: its ids are not those of a vocabulary. Train again.")
@@ -256,6 +259,25 @@ def _restore_table(table: _Table, folder: Path) -> Mapper:
             f"{file}: has {len(frame)} ids, expected {table.rows - 1}. Train again."
         )
     return VocabMapper(Vocabulary(ids, frame["count"]))
+
+
+def _restore_counts(table: _Table, folder: Path) -> NDArray[np.uint32]:
+    file = folder / table.file
+    counts = _read_columns(file, ["count"], "table of counts")["count"]
+    if counts.dtype != pl.UInt32 or counts.null_count() or len(counts) != table.rows:
+        raise CheckpointError(
+            f"{file}: its counts are not those of a table of {table.rows} rows. Train again."
+        )
+    return counts.to_numpy()
+
+
+def _read_columns(file: Path, columns: list[str], what: str) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(file, glob=False, columns=columns)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise CheckpointError(
+            f"{file}: is no {what} ({first_line(error)}). Restore it, or train again."
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

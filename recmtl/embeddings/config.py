@@ -25,6 +25,11 @@ class EmbeddingConfig:
     l2: float = 0.0
     """Penalty l2/2 · |v|² on each looked-up vector v of a row, once per occurrence (of a bag: the
     pooled vector)."""
+    prior: float = 0.0
+    """Precision (one over the variance) of a normal prior on every row v of a table: the loss
+    summed over the training rows gains prior/2 · |v|² once for each v, so that what is seen rarely
+    stays near zero and what is seen often does not. A table that features share decays where its
+    owner looks it up. Of 30 and more, tables hardly overfit in further epochs."""
     init_scale: float = 0.01
     """Initial weights are normal with this standard deviation; row 0 starts at zero."""
 
@@ -33,5 +38,6 @@ class EmbeddingConfig:
         for name in ("lr", "eps", "init_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)!r}.")
-        if not self.l2 >= 0:
-            raise ValueError(f"`l2` must be at least 0, got {self.l2!r}.")
+        for name in ("l2", "prior"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}.")

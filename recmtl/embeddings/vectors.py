@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -58,6 +58,11 @@ class Vectors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def map_blocks(self, change: Callable[[tuple[str, ...], Tensor], Tensor]) -> Vectors:
+        """The same features, each block as `change(members, block)` makes it."""
+        blocks = {members: change(members, block) for members, block in self._blocks.items()}
+        return Vectors(blocks, names=self._names, dims=self._dims)
 
     def blocks(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """The vectors of `names` in that order, whole blocks at once."""

@@ -5,7 +5,7 @@ Shape letters: B rows, D input width, H heads (tasks without `product_of`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 import torch
@@ -18,6 +18,9 @@ from recmtl.models.inputs import TowerInputs
 from recmtl.towers import Tower, TowerInput
 
 __all__ = ["MultiTaskNet"]
+
+Decay = Callable[[Any], Any]
+"""From looked-up vectors to the same vectors."""
 
 
 class MultiTaskNet(nn.Module):
@@ -37,17 +40,23 @@ class MultiTaskNet(nn.Module):
         self.tower = tower
 
     @overload
-    def forward(self, batch: Batch) -> Tensor: ...
+    def forward(self, batch: Batch, *, decay: Decay | None = None) -> Tensor: ...
     @overload
-    def forward(self, batch: Batch, *, squares: bool) -> Tensor | tuple[Tensor, Tensor]: ...
-    def forward(self, batch: Batch, *, squares: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, *, squares: bool, decay: Decay | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+    def forward(
+        self, batch: Batch, *, squares: bool = False, decay: Decay | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [B, H]; with `squares` also the sum of |v|² over each row's vectors v, [B].
 
         A vector counts once for each time it is looked up: a bag is its pooled vector, a sequence
         each of its items. An l2 penalty on this sum is exact with fused updates, because it reaches
-        the tables through the same backward.
+        the tables through the same backward. `decay` makes what was looked up decay in backward.
         """
         vectors = self.lookup(batch)
+        if decay is not None and vectors:
+            vectors = decay(vectors)
         logits_BH: Tensor = self.tower(self.inputs(batch, vectors))
         if not squares:
             return logits_BH

@@ -9,6 +9,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +26,7 @@ from recmtl.config import ObjectiveConfig, RunConfig, TrainConfig
 from recmtl.data import Encoders
 from recmtl.data.codes import Aside
 from recmtl.embeddings import layout
+from recmtl.embeddings.prior import Prior
 from recmtl.embeddings.sharded import ShardedLookup
 from recmtl.errors import RecMTLError, SpecError
 from recmtl.models import build_net, build_tasks, reads_items
@@ -109,6 +111,7 @@ class MultiTaskModule(pl.LightningModule):
         objective_kind, normalize = self.config.objective.kind, self.train_config.normalize
         self.tasks = build_tasks(self.config, objective_kind, normalize, encoders)
         self.net = None
+        self._prior: Prior | None = None
         self.plan_text = ""
         self._outcomes = OutcomeColumns(self.config.data.memory_bytes)
         self._losses = LossSums()
@@ -160,10 +163,15 @@ class MultiTaskModule(pl.LightningModule):
             tables = tables.with_means()  # the penalty is on each item
         lookup = ShardedLookup(tables, train.embedding, seed=train.seed)
         self.net = build_net(self.config, network, encoders, lookup, seed=train.seed)
+        if train.embedding.prior > 0 and tables.tables:
+            counts = {t.name: torch.from_numpy(encoders.counts(t.name)) for t in tables.tables}
+            self._prior = Prior(tables, counts)
         self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
 
     def on_fit_start(self) -> None:
         """Let the tower and the loss run as `train.compile` says, where they can."""
+        if self._prior is not None:
+            self._prior.to(self.device)
         is_bf16 = self.trainer.precision == "bf16-mixed"
         if is_bf16 and self.device.type == "cpu" and not multiplies_bf16():
             self.notify(_SLOW_BF16)
@@ -217,11 +225,17 @@ class MultiTaskModule(pl.LightningModule):
         """This rank's part of the global batch's loss; the parts sum to the loss. Collective."""
         assert self.net is not None
         l2, squares_B = self.train_config.embedding.l2, None
-        if l2 > 0:
-            logits_BH, squares_B = self.net(batch, squares=True)
-        else:
-            logits_BH = self.net(batch)
         total_weight = _over_ranks(batch.weight_B.sum())
+        kwargs: dict[str, Any] = {}
+        if self._prior is not None:
+            share_B = batch.weight_B / total_weight.clamp(min=1e-12)
+            # The gradient will be averaged over ranks, as that of the loss is.
+            scale_B = share_B * (self.train_config.embedding.prior * _world_size())
+            kwargs["decay"] = partial(self._prior, batch=batch, scale_B=scale_B)
+        if l2 > 0:
+            logits_BH, squares_B = self.net(batch, squares=True, **kwargs)
+        else:
+            logits_BH = self.net(batch, **kwargs)
         observed_weight_T = None
         if self.train_config.normalize == "observed":
             own_T = self.tasks.observed_weight(batch.labels_BK, batch.weight_B)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,8 @@ def test_loaded_encoders_encode_the_same(
     for name in ("spec", "tables", "single", "bags", "labels", "base_rates", "label_scales"):
         assert getattr(loaded, name) == getattr(encoders, name)
     assert loaded.populations == encoders.populations
+    for table in encoders.tables:
+        assert np.array_equal(loaded.counts(table), encoders.counts(table))
     assert loaded.num_rows == encoders.num_rows
     assert loaded.row_bytes == encoders.row_bytes
 
@@ -40,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_nothing_but_json_and_parquet(folder: Path) -> None:
     assert sorted(f.name for f in folder.iterdir()) == [
+        *(f"counts-{n:04d}.parquet" for n in range(3)),
         "encoders.json",
         "files.json",
         *(f"vocab-{n:04d}.parquet" for n in range(3)),
@@ -86,7 +90,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 def test_another_format_is_refused(folder: Path) -> None:
     edit(folder, format=99)
-    with pytest.raises(CheckpointError, match="this is format 99, expected 1"):
+    with pytest.raises(CheckpointError, match="this is format 99, expected 2"):
         Encoders.load(folder)
 
 

@@ -130,6 +130,33 @@ def test_l2_moves_tables_by_its_closed_form(make: Make, trainer: Make) -> None:
     assert_close((ends[l2] - ends[0.0]).double(), expected_VE, rtol=1e-4, atol=1e-7)
 
 
+def test_prior_moves_tables_by_its_closed_form(make: Make, trainer: Make) -> None:
+    lr, prior, ends = 0.5, 40.0, {}
+    for precision in (0.0, prior):
+        overrides = (
+            "train.embedding.optimizer=sgd",
+            f"train.embedding.lr={lr}",
+            f"train.embedding.prior={precision}",
+            "train.embedding.init_scale=0.3",
+        )
+        module, data = make(*overrides)
+        watch = Watch()
+        fitted = trainer(max_steps=1, callbacks=[watch])
+        fitted.fit(module, data)
+        ends[precision] = tensors(fitted)
+    batch, names = watch.batch, module.encoders.single
+    share_B = batch.weight_B.double() / batch.weight_B.double().sum()
+    for table in ("user", "item"):
+        start_VE = watch.start[f"tables/{table}/weight"]
+        counts_V = torch.from_numpy(module.encoders.counts(table)).clamp(min=1)
+        share_V = torch.zeros(len(start_VE), dtype=torch.float64)
+        share_V.index_add_(0, batch.ids_FB[names.index(table)], share_B)
+        expected_VE = -lr * prior * (share_V / counts_V).unsqueeze(1) * start_VE.double()
+        assert expected_VE.abs().max() > 1e-3
+        moved_VE = ends[prior][f"tables/{table}/weight"] - ends[0.0][f"tables/{table}/weight"]
+        assert_close(moved_VE.double(), expected_VE, rtol=1e-4, atol=1e-6)
+
+
 def test_clip_bounds_the_norm_of_dense_gradients_alone(make: Make, trainer: Make) -> None:
     norms = []
 

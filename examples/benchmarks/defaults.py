@@ -1,0 +1,194 @@
+"""What holds tables back from learning the training rows by heart: settings on several data sets.
+
+    python examples/benchmarks/defaults.py CENSUS KUAIRAND --work runs/defaults
+
+CENSUS and KUAIRAND are folders with the owners' files. Every run is `recmtl train` of the data
+set's own spec with the setting's keys changed, in a process of its own; one that is finished is not
+trained again. Only training and validation rows are read: no test row is looked at. A setting's
+figure is the mean over tasks of the validation AUC, after each epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from bench import ROOT, provenance, recmtl, train_once
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+EPOCHS = 8
+FUNNELS = {"funnel, 100,000 rows": (100_000, 11), "funnel, 400,000 rows": (400_000, 12)}
+TASKS = {
+    "funnel": ("ctr", "ctcvr"),
+    "census": ("income", "never_married"),
+    "kuairand": ("is_click", "long_view", "is_like", "is_follow"),
+}
+"""Whose AUC counts: binary tasks of all rows with at least some hundred positives to judge on."""
+BASE = ("train.embedding.prior=0",)
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "nothing": BASE,
+    "l2 .001 on lookups": (*BASE, "train.embedding.l2=0.001"),
+    "l2 .01 on lookups": (*BASE, "train.embedding.l2=0.01"),
+    "dropout .4": (*BASE, "tower.dropout=0.4"),
+    "half the learning rate of tables": (*BASE, "train.embedding.lr=*0.5"),
+    "prior 10": ("train.embedding.prior=10",),
+    "prior 30": ("train.embedding.prior=30",),
+    "prior 100": ("train.embedding.prior=100",),
+    "prior 30, initial scale .1": ("train.embedding.prior=30", "train.embedding.init_scale=0.1"),
+    "fwfm beside": (*BASE, "wide=fwfm"),
+    "prior 30, fwfm beside": ("train.embedding.prior=30", "wide=fwfm"),
+    "prior 30, dcnv2 below": ("train.embedding.prior=30", "interaction=dcnv2"),
+    "prior 30, attention": ("train.embedding.prior=30", "sequence=din"),
+}
+
+
+class DataSet(NamedTuple):
+    """A spec, and where its files are."""
+
+    name: str
+    spec: Path
+    data: Path
+    tasks: tuple[str, ...]
+    table_lr: float
+    has_sequences: bool
+
+
+def main() -> None:
+    """Prepare the files, train what is missing, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("census", type=Path)
+    parser.add_argument("kuairand", type=Path)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
+    parser.add_argument("--only", default="", help="data sets that begin with this")
+    parser.add_argument("--work", type=Path, default=Path("runs/defaults"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    sets = [s for s in data_sets(args) if s.name.startswith(args.only)]
+    jobs = [
+        (data, name, seed)
+        for seed in range(args.seeds)
+        for data in sets
+        for name in settings_of(data)
+    ]
+
+    def curve(job: tuple[DataSet, str, int]) -> list[dict[str, float]]:
+        data, name, seed = job
+        folder = args.work / "runs" / slug(data.name) / f"{slug(name)}-{seed}"
+        keys = [*settings_of(data)[name], f"train.epochs={EPOCHS}", f"train.seed={seed}"]
+        train_once(folder, data.spec, "--data", data.data, *keys)
+        sys.stderr.write(f"{data.name}: {name}, seed {seed}\n")
+        return epochs_of(folder, data.tasks)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        curves = dict(zip(jobs, pool.map(curve, jobs), strict=True))
+    write_page(sets, curves, args)
+
+
+def data_sets(args: argparse.Namespace) -> list[DataSet]:
+    """All data sets; what is missing is prepared."""
+    found = []
+    for name, (rows, seed) in FUNNELS.items():
+        folder = args.work / slug(name)
+        if not (folder / "spec.yaml").is_file():
+            recmtl("simulate", folder, "--rows", rows, "--seed", seed)
+        found.append(DataSet(name, folder / "spec.yaml", folder, TASKS["funnel"], 0.1, True))
+    days = ("--train-until", "2022-04-16", "--valid-until", "2022-04-17")
+    prepared = (
+        ("Census-Income", "census_income", args.census, (), TASKS["census"], 0.05, False),
+        ("KuaiRand", "kuairand", args.kuairand, days, TASKS["kuairand"], 0.02, True),
+    )
+    for name, folder, raw, options, tasks, lr, has_sequences in prepared:
+        data = args.work / folder
+        if not (data / "train.parquet").is_file():
+            script = ROOT / "datasets" / folder / "prepare.py"
+            subprocess.run([sys.executable, script, raw, data, *options], check=True)
+        spec = ROOT / "feature_specs" / f"{folder}.yaml"
+        found.append(DataSet(name, spec, data, tasks, lr, has_sequences))
+    return found
+
+
+def settings_of(data: DataSet) -> dict[str, tuple[str, ...]]:
+    """The settings that the data set can feed; `*x` multiplies the spec's own learning rate."""
+    return {
+        name: tuple(key.replace("=*0.5", f"={0.5 * data.table_lr:g}") for key in keys)
+        for name, keys in SETTINGS.items()
+        if data.has_sequences or "sequence=din" not in keys
+    }
+
+
+def epochs_of(run: Path, tasks: tuple[str, ...]) -> list[dict[str, float]]:
+    """Each epoch's validation AUC of each task."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [
+        {task: line[f"valid/{task}/auc"] for task in tasks}
+        for line in lines
+        if f"valid/{tasks[0]}/auc" in line
+    ]
+
+
+def write_page(
+    sets: list[DataSet],
+    curves: dict[tuple[DataSet, str, int], list[dict[str, float]]],
+    args: argparse.Namespace,
+) -> None:
+    """The tables, and the curves over epochs."""
+    lines = [
+        "# Defaults of training",
+        "",
+        f"`python examples/benchmarks/defaults.py CENSUS KUAIRAND --seeds {args.seeds}`, "
+        f"{provenance()}.",
+        "",
+        f"Each data set's own spec, {EPOCHS} epochs. Validation AUC, mean over tasks and seeds: at"
+        " the best epoch (which one in brackets, from 1), after the last, and the difference of the"
+        " best ones to `nothing` with its standard error over seeds. No test row was read.",
+    ]
+    figure, axes = plt.subplots(1, len(sets), figsize=(4.2 * len(sets), 3.6), layout="constrained")
+    for data, axis in zip(sets, np.atleast_1d(axes), strict=True):
+        lines += ["", f"## {data.name}: {', '.join(data.tasks)}", ""]
+        lines += ["| setting | best | last | against nothing |", "|---|---|---|---|"]
+        base_S = None
+        for name in settings_of(data):
+            runs = [curves[(data, name, seed)] for seed in range(args.seeds)]
+            auc_SE = np.array([[np.mean(list(e.values())) for e in run] for run in runs])
+            best_S = auc_SE.max(axis=1)
+            base_S = best_S if base_S is None else base_S
+            gain_S = best_S - base_S
+            error = gain_S.std(ddof=1) / len(gain_S) ** 0.5 if len(gain_S) > 1 else float("nan")
+            epoch = int(auc_SE.mean(axis=0).argmax()) + 1
+            lines.append(
+                f"| {name} | {best_S.mean():.4f} ({epoch}) | {auc_SE[:, -1].mean():.4f} "
+                f"| {gain_S.mean():+.4f} ± {error:.4f} |"
+            )
+            if name in ("nothing", "l2 .01 on lookups", "prior 10", "prior 30", "prior 100"):
+                epochs = np.arange(1, auc_SE.shape[1] + 1)
+                axis.plot(epochs, auc_SE.mean(axis=0), marker=".", label=name)
+        axis.set(title=data.name, xlabel="epoch")
+    np.atleast_1d(axes)[0].set_ylabel("validation AUC, mean over tasks")
+    np.atleast_1d(axes)[-1].legend(fontsize=8)
+    figure.savefig(args.out / "defaults.png", dpi=110)
+    lines += ["", "![Validation AUC over epochs](defaults.png)"]
+    text = "\n".join(lines) + "\n"
+    (args.out / "defaults.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def slug(name: str) -> str:
+    """A name as a folder's."""
+    return "".join(c if c.isalnum() or c == "." else "_" for c in name.lower())
+
+
+if __name__ == "__main__":
+    main()
