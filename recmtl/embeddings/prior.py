@@ -7,7 +7,7 @@ length, N values, R rows of all tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from recmtl.embeddings.tables import Layout
 from recmtl.embeddings.vectors import Vectors
 
 __all__ = ["Prior"]
+
+_Runs = tuple[tuple[int, int], ...]
 
 
 class Prior(nn.Module):
@@ -59,9 +61,10 @@ class Prior(nn.Module):
         firsts = accumulate((t.num_embeddings for t in layout.tables), initial=0)
         self._first = {t.name: first for t, first in zip(layout.tables, firsts, strict=False)}
         self._owners = frozenset(self._first) & frozenset(layout.features)
-        self._single = {f.name: i for i, f in enumerate(layout.single) if f.name in self._owners}
+        self._place = {f.name: i for i, f in enumerate(layout.single)}
         self._max_len = {s.name: s.max_len for s in layout.sequences}
         self._dims = layout.dims
+        self._singles: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, vectors: Vectors, batch: Batch, scale_B: Tensor) -> Vectors:
         r"""The same vectors, which will decay in backward.
@@ -80,21 +83,35 @@ class Prior(nn.Module):
             return block
         if block.dim() == 3:
             rate = self._rates_of_items(names[0], batch) * scale_B.unsqueeze(1)
-            return _decay(block, rate.unsqueeze(2))
-        rate_BF = torch.stack([self._rates(name, batch) * scale_B for name in names], dim=1)
-        widths = [self._dims[name] for name in names]
-        if len(set(widths)) == 1:
-            shape = (len(block), len(names), widths[0])
-            return _decay(block.view(shape), rate_BF.unsqueeze(2)).view(block.shape)
-        width_F = torch.tensor(widths, device=block.device)
-        return _decay(block, rate_BF.repeat_interleave(width_F, dim=1, output_size=block.shape[1]))
+            return _decay(block.flatten(1), rate, ((block.shape[2], block.shape[1]),)).view_as(
+                block
+            )
+        if self._owners.issuperset(names) and self._place.keys() >= set(names):
+            rate_FB = self._rates_of_singles(names, batch)
+        else:
+            rate_FB = torch.stack([self._rates(name, batch) for name in names])
+        widths = tuple(
+            (width, len([*same])) for width, same in groupby(names, self._dims.__getitem__)
+        )
+        return _decay(block, rate_FB.mul_(scale_B).T, widths)
+
+    def _rates_of_singles(self, names: tuple[str, ...], batch: Batch) -> Tensor:
+        """One over how often each row's vector is looked up, [F, B]: one gather for all."""
+        if names not in self._singles:
+            place_F = torch.tensor([self._place[name] for name in names])
+            first_F1 = torch.tensor([[self._first[name]] for name in names])
+            device = self.rate_R.device
+            self._singles[names] = place_F.to(device), first_F1.to(device)
+        place_F, first_F1 = self._singles[names]
+        ids_FB = batch.ids_FB if len(names) == len(self._place) else batch.ids_FB[place_F]
+        return self.rate_R.index_select(0, (ids_FB + first_F1).view(-1)).view(ids_FB.shape)
 
     def _rates(self, name: str, batch: Batch) -> Tensor:
-        """One over how often each row's vector is looked up, [B]."""
-        if name in self._single:
-            return self.rate_R[batch.ids_FB[self._single[name]] + self._first[name]]
+        """The same of one feature, [B]; zero where its table's owner is another."""
         if name not in self._owners:
             return self.rate_R.new_zeros(len(batch))
+        if name in self._place:
+            return self.rate_R[batch.ids_FB[self._place[name]] + self._first[name]]
         column = bag_of(batch, name)
         rate_N = self.rate_R[column.values_N + self._first[name]]
         sum_B = rate_N.new_zeros(len(batch)).index_add(0, rows_of(column), rate_N)
@@ -110,19 +127,34 @@ class Prior(nn.Module):
 
 
 class _Decay(torch.autograd.Function):
-    """The identity, whose gradient has `rate * vector` added to it."""
+    """The identity, whose gradient has `rate * vector` added to it.
+
+    The columns are runs of vectors of one width: `(width, how many)` each.
+    """
 
     @staticmethod
-    def forward(ctx: Any, vector: Tensor, rate: Tensor) -> Tensor:
-        ctx.save_for_backward(vector, rate)
-        return vector.view_as(vector)
+    def forward(ctx: Any, block_BC: Tensor, rate_BF: Tensor, runs: _Runs) -> Tensor:
+        ctx.save_for_backward(block_BC, rate_BF)
+        ctx.runs = runs
+        return block_BC.view_as(block_BC)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        vector, rate = ctx.saved_tensors
-        return torch.addcmul(gradients[0], vector, rate), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        block_BC, rate_BF = ctx.saved_tensors
+        (gradient_BC,), found_BC = gradients, torch.empty_like(block_BC)
+        column = feature = 0
+        for width, count in ctx.runs:
+            stop = column + width * count
+            gradient, block, found = (
+                x[:, column:stop].unflatten(1, (count, width))
+                for x in (gradient_BC, block_BC, found_BC)
+            )
+            rate_BF1 = rate_BF[:, feature : feature + count].unsqueeze(2)
+            torch.addcmul(gradient, block, rate_BF1, out=found)
+            column, feature = stop, feature + count
+        return found_BC, None, None
 
 
-def _decay(vector: Tensor, rate: Tensor) -> Tensor:
-    decaying: Tensor = _Decay.apply(vector, rate)  # type: ignore[no-untyped-call]
+def _decay(block_BC: Tensor, rate_BF: Tensor, runs: _Runs) -> Tensor:
+    decaying: Tensor = _Decay.apply(block_BC, rate_BF, runs)  # type: ignore[no-untyped-call]
     return decaying
