@@ -15,7 +15,14 @@ from recmtl.spec._messages import problems_of, value_at
 from recmtl.spec._overrides import apply_override
 from recmtl.spec._yaml import MAX_CHARACTERS, Document, YamlSyntaxError, read_document
 
-__all__ = ["load_yaml", "parse_yaml"]
+__all__ = [
+    "Document",
+    "YamlSyntaxError",
+    "load_yaml",
+    "parse_yaml",
+    "read_document",
+    "read_text",
+]
 
 M = TypeVar("M", bound=StrictModel)
 KeyPath = tuple[str | int, ...]
@@ -43,11 +50,21 @@ def load_yaml(model: type[M], path: str | Path, overrides: Sequence[str] = ()) -
     Raises:
         SpecError: if the file cannot be read, or with every problem in it.
     """
+    text = read_text(path)
+    return parse_yaml(model, text, source=str(path), overrides=overrides)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        SpecError: it cannot be read, or is not UTF-8.
+    """
     file = Path(path)
     try:
         with file.open("rb") as stream:
             raw = stream.read(4 * MAX_CHARACTERS + 1)
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise SpecError(
@@ -57,7 +74,6 @@ def load_yaml(model: type[M], path: str | Path, overrides: Sequence[str] = ()) -
         raise SpecError(f"{path}: there is no such file.{_yaml_files(file.parent)}") from None
     except OSError as error:
         raise SpecError(f"{path}: the file cannot be read: {error.strerror}.") from None
-    return parse_yaml(model, text, source=str(path), overrides=overrides)
 
 
 def parse_yaml(

@@ -11,17 +11,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import recmtl
 from recmtl._files import exclusive
-from recmtl._progress import Bar, Progress, no_progress
-from recmtl.errors import SpecError
+from recmtl._progress import Progress, no_progress
+from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
 
-__all__ = ["Failure", "Job", "train_all"]
+__all__ = ["Children", "Ended", "Failure", "Job", "error_of", "train_all"]
 
 _CHILD = Path(__file__).with_name("child.py")
 _EPOCH = re.compile(r"epoch (\d+) of (\d+)\b.*?: ([\d,]+) of ([\d,]+) rows")
@@ -30,6 +31,9 @@ _KEPT_LINES, _SHOWN_LINES = 400, 12
 _POLL_S = 0.1
 _LEAVE_S = 60.0
 _OTHERS_S = 30.0
+_BY_CODE: Mapping[int, type[RecMTLError]] = {
+    error.exit_code: error for error in (SpecError, DataError, MissingExtraError, CheckpointError)
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,23 @@ class Failure:
     exit_code: int
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A run whose process is gone.
+
+    Attributes:
+        job: what it was to train.
+        failure: why it failed, if it did.
+        rows_left: training rows that were announced and did not come.
+        seconds: that the process lived.
+    """
+
+    job: Job
+    failure: Failure | None
+    rows_left: int
+    seconds: float
+
+
 def train_all(
     jobs: Sequence[Job],
     *,
@@ -87,36 +108,87 @@ def train_all(
     if not jobs:
         return []
     total = sum(job.epochs for job in jobs) * num_rows
-    waiting, active = deque(jobs), list[_Child]()
+    waiting = deque(jobs)
     failures: dict[str, Failure] = {}
     ended = 0
     runs = len(jobs) + num_done
-    with progress(f"train {len(jobs)} of {runs} runs", total, "rows") as bar:
-        try:
-            while waiting or active:
-                while waiting and len(active) < at_once:
-                    active.append(_Child(waiting.popleft(), data_dir, threads, num_rows))
-                time.sleep(_POLL_S)
-                for child in [child for child in active if child.has_ended]:
-                    active.remove(child)
-                    ended += 1
-                    if (failure := child.failure()) is not None:
-                        failures[child.job.name] = failure
-                    child.close()
-                    bar.advance(child.rows_left())
-                _show(bar, active, f"{num_done + ended} of {runs}")
-        finally:
-            for child in active:
-                child.ask_to_stop()
-            for child in active:
-                child.close()
+    with (
+        progress(f"train {len(jobs)} of {runs} runs", total, "rows") as bar,
+        Children(data_dir, threads=threads, num_rows=num_rows) as children,
+    ):
+        while waiting or children:
+            while waiting and len(children) < at_once:
+                children.start(waiting.popleft())
+            for one in children.wait():
+                ended += 1
+                if one.failure is not None:
+                    failures[one.job.name] = one.failure
+                bar.advance(one.rows_left)
+            now = children.now()
+            rows = sum(rows for _, rows in children.new_rows())
+            bar.advance(rows, done=f"{num_done + ended} of {runs}", **({"now": now} if now else {}))
     return [failures[job.name] for job in jobs if job.name in failures]
 
 
-def _show(bar: Bar, active: Sequence[_Child], done: str) -> None:
-    now = ", ".join(f"{child.job.name} ({child.where()})" for child in active)
-    rows = sum(child.new_rows() for child in active)
-    bar.advance(rows, done=done, **({"now": now} if now else {}))
+def error_of(exit_code: int) -> type[RecMTLError]:
+    """The error that a command ends with by such a code.
+
+    Example:
+        >>> error_of(3).__name__, error_of(1).__name__
+        ('DataError', 'RecMTLError')
+    """
+    return _BY_CODE.get(exit_code, RecMTLError)
+
+
+class Children:
+    """Processes that train, a run each; those that still do when the block ends are stopped.
+
+    Args:
+        data_dir: folder of the data.
+        threads: OpenMP threads of each.
+        num_rows: training rows of an epoch.
+    """
+
+    def __init__(self, data_dir: Path, *, threads: int, num_rows: int) -> None:
+        self._data_dir, self._threads, self._num_rows = data_dir, threads, num_rows
+        self._active: list[_Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._active:
+            child.ask_to_stop()
+        for child in self._active:
+            child.close()
+
+    def __len__(self) -> int:
+        """How many train."""
+        return len(self._active)
+
+    def start(self, job: Job) -> None:
+        """Begin to train a run, or go on with it."""
+        self._active.append(_Child(job, self._data_dir, self._threads, self._num_rows))
+
+    def wait(self) -> list[Ended]:
+        """Those that ended, after a moment."""
+        time.sleep(_POLL_S)
+        found = []
+        for child in [child for child in self._active if child.has_ended]:
+            failure = child.failure()
+            self._active.remove(child)
+            child.close()
+            found.append(Ended(child.job, failure, child.rows_left(), child.seconds))
+        return found
+
+    def new_rows(self) -> Iterator[tuple[Job, int]]:
+        """Rows that each has trained since this was asked last."""
+        for child in self._active:
+            yield child.job, child.new_rows()
+
+    def now(self) -> str:
+        """Who trains, and how far each is."""
+        return ", ".join(f"{child.job.name} ({child.where()})" for child in self._active)
 
 
 class _Child:
@@ -166,9 +238,14 @@ class _Child:
         """Whether the process is gone."""
         return self.process.poll() is not None
 
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._since_s
+
     def where(self) -> str:
         """How far it is, in words."""
-        seconds = f"{time.monotonic() - self._since_s:,.0f} s"
+        seconds = f"{self.seconds:,.0f} s"
         return f"{self._epoch}, {seconds}" if self._epoch else seconds
 
     def new_rows(self) -> int:

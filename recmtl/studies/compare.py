@@ -13,10 +13,10 @@ from recmtl._files import write_json, write_text
 from recmtl._progress import Progress, no_progress
 from recmtl.config import RunConfig, dump_yaml, fingerprint
 from recmtl.data import open_splits
-from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
+from recmtl.errors import SpecError
 from recmtl.run import versions
 from recmtl.scoring import BatchScorer
-from recmtl.studies.children import Failure, Job, train_all
+from recmtl.studies.children import Failure, Job, error_of, train_all
 from recmtl.studies.contestants import Contestant, PlannedRun, contestants_of
 from recmtl.studies.costs import cost_of
 from recmtl.studies.folder import StudyFolder
@@ -30,9 +30,6 @@ __all__ = ["compare", "failure_code"]
 
 _RESAMPLES = 1000
 _MOST_SEEDS = 100
-_BY_CODE = {
-    error.exit_code: error for error in (SpecError, DataError, MissingExtraError, CheckpointError)
-}
 
 
 def compare(
@@ -219,9 +216,7 @@ def _require_some(planned: Sequence[PlannedRun], failures: Sequence[Failure]) ->
     said = dict.fromkeys(failure.message for failure in failures)
     code = failure_code([{"exit_code": failure.exit_code} for failure in failures])
     text = "\n".join(said)
-    raise _BY_CODE.get(code, RecMTLError)(
-        f"None of {len(planned)} runs came to its end. What they said:\n{text}"
-    )
+    raise error_of(code)(f"None of {len(planned)} runs came to its end. What they said:\n{text}")
 
 
 def _require_number(name: str, value: int, most: int) -> None:

@@ -14,7 +14,15 @@ from recmtl.spec import Task
 from recmtl.spec.yaml_loader import parse_yaml
 from recmtl.towers import TOWERS, ESMMConfig, NoneConfig
 
-__all__ = ["ADDITIVE", "OBJECTIVES", "SINGLE_TASK", "Contestant", "PlannedRun", "contestants_of"]
+__all__ = [
+    "ADDITIVE",
+    "OBJECTIVES",
+    "SINGLE_TASK",
+    "Contestant",
+    "PlannedRun",
+    "contestants_of",
+    "loaded_spec",
+]
 
 SINGLE_TASK, ADDITIVE = "single_task", "additive"
 OBJECTIVES = ("tasks", "entire_space")
@@ -102,14 +110,14 @@ def contestants_of(
     of_tower = [text for text in overrides if _key(text).startswith("tower.")]
     others = [text for text in overrides if text not in of_tower]
     _require_no_choice(others)
-    base = _loaded(spec, others)
+    base = loaded_spec(spec, others)
     kinds = list(dict.fromkeys(towers)) or [base.tower.kind]
     _require_some_take(of_tower, [*kinds, *([_TRUNK] if baselines else [])])
 
     def of_kind(kind: str, more: Sequence[str] = ()) -> RunConfig:
         mine = [text for text in of_tower if _field(text) in _keys(kind)]
         chosen = [] if kind == base.tower.kind else [f"tower={kind}"]
-        return _loaded(spec, [*others, *chosen, *mine, *more])
+        return loaded_spec(spec, [*others, *chosen, *mine, *more])
 
     found, left_out = list[Contestant](), list[str]()
     has_products = any(task.product_of for task in base.tasks)
@@ -172,7 +180,8 @@ def _checked(config: RunConfig) -> RunConfig:
     return parse_yaml(RunConfig, dump_yaml(config), source=config.name)
 
 
-def _loaded(spec: str | Path | RunConfig, overrides: Sequence[str]) -> RunConfig:
+def loaded_spec(spec: str | Path | RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A spec file, or a config, with overrides."""
     if isinstance(spec, RunConfig):
         return parse_yaml(RunConfig, dump_yaml(spec), source=spec.name, overrides=overrides)
     return load_spec(spec, overrides)

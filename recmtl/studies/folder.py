@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from recmtl._files import exclusive, require_writable, write_text
 from recmtl.checkpoint.sealed import read_sealed, sealed
@@ -16,10 +17,8 @@ from recmtl.studies.contestants import PlannedRun
 
 __all__ = ["StudyFolder"]
 
-_STATE, _SPEC = "study.json", "spec.yaml"
+_STATE = "study.json"
 _FORMAT = 1
-_FOLDERS = ("runs", "specs", "logs", "predictions")
-_PAGES = ("compare.json", "compare.md", "compare.html")
 _WAY_OUT = "Choose another `--out`, or pass `--overwrite`"
 
 
@@ -28,14 +27,30 @@ class StudyFolder:
 
     Args:
         path: the folder.
+
+    Attributes:
+        what: what kind of study it holds.
+        runs: name of the folder of the runs.
+        began_with: name of the file with the spec that it was started with.
+        folders: names of the folders that it fills.
+        files: names of the files that it writes.
     """
+
+    what: ClassVar[str] = "comparison"
+    runs: ClassVar[str] = "runs"
+    began_with: ClassVar[str] = "spec.yaml"
+    folders: ClassVar[tuple[str, ...]] = ("runs", "specs", "logs", "predictions")
+    files: ClassVar[tuple[str, ...]] = (
+        *("compare.json", "compare.md", "compare.html"),
+        *("spec.yaml", "rows.parquet"),
+    )
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def run(self, name: str) -> Path:
         """Folder of a run."""
-        return self.path / "runs" / name
+        return self.path / self.runs / name
 
     def spec(self, name: str) -> Path:
         """Spec file of a run."""
@@ -57,9 +72,9 @@ class StudyFolder:
             OSError: nothing can be written there.
         """
         if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self.path / _STATE).is_file():
+            if not self._is_own():
                 raise SpecError(
-                    f"{self.path}: exists and is no comparison. Choose another `--out`; nothing"
+                    f"{self.path}: exists and is no {self.what}. Choose another `--out`; nothing"
                     " was changed."
                 )
             return
@@ -76,7 +91,7 @@ class StudyFolder:
         """Note what the study is of, or find that it is the same as before.
 
         Args:
-            config: the spec with its overrides; its seed does not count.
+            config: the spec with its overrides.
             stamps: what else must stay as it is, by name: fingerprints.
             settings: what a later call takes over from the first one.
             overwrite: start anew.
@@ -89,15 +104,15 @@ class StudyFolder:
         """
         state = self.path / _STATE
         if overwrite:
-            for name in _FOLDERS:
+            for name in self.folders:
                 shutil.rmtree(self.path / name, ignore_errors=True)
-            for name in (*_PAGES, _SPEC, _STATE, "rows.parquet"):
+            for name in (*self.files, _STATE):
                 (self.path / name).unlink(missing_ok=True)
-        unseeded = config.model_copy(update={"train": config.train.model_copy(update={"seed": 0})})
-        now = {"format": f"{_FORMAT}", "spec": fingerprint(unseeded), **stamps}
+        config = self.decisive(config)
+        now = {"format": f"{_FORMAT}", "spec": fingerprint(config), **stamps}
         if not state.is_file():
-            write_text(self.path / _SPEC, dump_yaml(unseeded))
-            write_text(state, sealed({**now, "settings": dict(settings)}))
+            write_text(self.path / self.began_with, dump_yaml(config))
+            write_text(state, sealed({"what": self.what, **now, "settings": dict(settings)}))
             return settings
         before = read_sealed(state)
         if before.get("format") != now["format"]:
@@ -106,11 +121,11 @@ class StudyFolder:
                 f" {_WAY_OUT}."
             )
         if before.get("spec") != now["spec"]:
-            changed = differences(load_spec(self.path / _SPEC), unseeded)
+            changed = differences(load_spec(self.path / self.began_with), config)
             raise CheckpointError(
                 f"{self.path}: was started with another spec:"
                 f" {', '.join(f'`{key}`' for key in changed[:10])} differ. Go on with the spec in"
-                f" {self.path / _SPEC}, or {_WAY_OUT[0].lower()}{_WAY_OUT[1:]}."
+                f" {self.path / self.began_with}, or {_WAY_OUT[0].lower()}{_WAY_OUT[1:]}."
             )
         for name in stamps:
             if before.get(name) != now[name]:
@@ -120,6 +135,10 @@ class StudyFolder:
                 )
         recorded: Mapping[str, int] = before["settings"]
         return recorded
+
+    def decisive(self, config: RunConfig) -> RunConfig:
+        """The spec as far as no later call may change it: here, all but its seed."""
+        return config.model_copy(update={"train": config.train.model_copy(update={"seed": 0})})
 
     def is_finished(self, planned: PlannedRun, data_fingerprint: str) -> bool:
         """Whether a run is there and complete.
@@ -139,6 +158,16 @@ class StudyFolder:
         if run.data_fingerprint != data_fingerprint:
             raise CheckpointError(f"{folder}: was trained on other data. {_WAY_OUT}.")
         return run.finished
+
+    def _is_own(self) -> bool:
+        """Whether a study of this kind is here; one that is damaged may be any."""
+        state = self.path / _STATE
+        if not state.is_file():
+            return False
+        try:
+            return bool(read_sealed(state).get("what", StudyFolder.what) == self.what)
+        except CheckpointError:
+            return True  # `begin` says so, or starts anew
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from recmtl.studies.contestants import SINGLE_TASK
+from recmtl.studies.page_parts import markdown_table, rendered, text_table
 from recmtl.studies.plots import Dot, cost_plot, intervals_plot
 from recmtl.studies.verdicts import number, sentences, short, signed
 
@@ -23,12 +21,10 @@ def as_markdown(summary: Summary) -> str:
     head, rows = rows_of(summary)
     lines = [f"# {summary['name']}: {len(summary['contestants'])} contestants", ""]
     lines += [f"{line}\n" for line in [*_caveats(summary), *sentences(summary)]]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += markdown_table(head, rows)
     for task, (names, cells) in _metric_tables(summary).items():
         lines += ["", f"## {task}: all metrics, means over seeds", ""]
-        lines += ["| " + " | ".join(["contestant", *names]) + " |", "|" + "---|" * (len(names) + 1)]
-        lines += ["| " + " | ".join(row) + " |" for row in cells]
+        lines += markdown_table(["contestant", *names], cells)
     lines += ["", "## What the columns are", ""]
     lines += [f"- {note}" for note in _notes(summary)]
     lines += ["", "## How it came about", ""]
@@ -38,15 +34,8 @@ def as_markdown(summary: Summary) -> str:
 
 def as_html(summary: Summary) -> str:
     """The same as a page, with plots."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recmtl.studies", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["marked"] = _marked
-    page = environment.get_template("compare.html").render(
+    return rendered(
+        "compare.html",
         name=summary["name"],
         summary=summary,
         caveats=_caveats(summary),
@@ -58,7 +47,6 @@ def as_html(summary: Summary) -> str:
         origin=_origin(summary),
         plots=[plot for task in summary["tasks"] for plot in _plots(task, summary)],
     )
-    return page + "\n"
 
 
 def rows_of(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -248,28 +236,8 @@ def _dot(contestant: Mapping[str, Any], value: float, ends: Sequence[float] | No
     return Dot(contestant["name"], value, low, high, contestant["is_baseline"])
 
 
-def _marked(text: str) -> str:
-    """Markdown's bold and code as HTML; everything else is escaped.
-
-    Example:
-        >>> _marked("**a** is `b<c`")
-        '<b>a</b> is <code>b&lt;c</code>'
-    """
-    escaped = html.escape(text, quote=False)
-    escaped = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escaped, flags=re.DOTALL)
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", escaped)
-
-
 def as_text(summary: Summary) -> Sequence[str]:
     """What the command line says: the words, and the table in columns."""
     head, rows = rows_of(summary)
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    table = [
-        "  ".join(
-            cell.ljust(width) if c == 0 else cell.rjust(width)
-            for c, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (head, *rows)
-    ]
     words = [re.sub(r"\*\*", "", line) for line in [*_caveats(summary), *sentences(summary)]]
-    return [*table, "", *words]
+    return [*text_table(head, rows), "", *words]
