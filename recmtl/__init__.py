@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from recmtl.scoring import BatchScorer
     from recmtl.spec import Spec
     from recmtl.studies.compare import compare
+    from recmtl.studies.tune import tune
     from recmtl.training import (
         ClickLogDataModule,
         MultiTaskModule,
@@ -41,6 +42,7 @@ __all__ = [
     "save_run",
     "score",
     "train",
+    "tune",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -61,6 +63,7 @@ _HOME_OF = {
     "save_run": "recmtl.training",
     "score": "recmtl.api",
     "train": "recmtl.api",
+    "tune": "recmtl.studies",
 }
 
 

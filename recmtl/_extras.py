@@ -31,11 +31,13 @@ _TRAIN = (
     "torchmetrics",
     "tqdm",
 )
+_TUNE = ("optuna",)
 _CPU = ("fbgemm_gpu", "torchrec")
 
 EXTRA_OF: dict[str, str] = {
     **dict.fromkeys(_SCORE, "score"),
     **dict.fromkeys(_TRAIN, "train"),
+    **dict.fromkeys(_TUNE, "tune"),
     **dict.fromkeys(_CPU, "cpu"),
 }
 """Import name of each optional package -> the smallest extra that brings it.

@@ -17,6 +17,7 @@ PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
         TrainResult __version__ compare evaluate explain load_spec save_run score train
+        tune
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """
@@ -65,7 +66,7 @@ PUBLIC = {
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
     "recmtl.api": "evaluate explain score train",
-    "recmtl.studies": "compare",
+    "recmtl.studies": "compare tune",
     "recmtl.cli": "main",
 }
 

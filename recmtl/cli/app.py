@@ -30,6 +30,7 @@ _COMMANDS = {
     "explain": "What each feature of one row does to its predictions.",
     "report": "One HTML page about a run.",
     "compare": "Towers side by side, with intervals.",
+    "tune": "Better values of a spec's keys, by trying them.",
 }
 INTERRUPTED = 130
 

@@ -1,5 +1,6 @@
 """Studies: questions that take several runs to answer."""
 
 from recmtl.studies.compare import compare
+from recmtl.studies.tune import tune
 
-__all__ = ["compare"]
+__all__ = ["compare", "tune"]

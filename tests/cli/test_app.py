@@ -232,7 +232,8 @@ def test_debug_shows_where(recmtl: Recmtl, tmp_path: Path) -> None:
 def test_help_names_every_command(recmtl: Recmtl) -> None:
     code, out, _ = recmtl("--help")
     assert code == 0
-    for command in ("simulate", "doctor", "train", "eval", "score", "explain", "report", "compare"):
+    studies = ("compare", "tune")
+    for command in ("simulate", "doctor", "train", "eval", "score", "explain", "report", *studies):
         assert f"\n  {command}" in out
         code, text, _ = recmtl(command, "-h")
         assert code == 0
