@@ -11,6 +11,9 @@ from recmtl.config import RunConfig
 from recmtl.errors import CheckpointError, SpecError
 from recmtl.studies.contestants import PlannedRun
 from recmtl.studies.folder import StudyFolder
+from recmtl.studies.search import Choices, Range
+from recmtl.studies.trials import TrialLog
+from recmtl.studies.tune_folder import TuneFolder
 from tests.studies.worlds import SPEC, write_world
 
 STAMPS = {"data": "a", "test rows": "b"}
@@ -81,3 +84,37 @@ def test_a_run_of_another_spec_is_refused(tmp_path: Path, run: Path, funnel: Pat
     changed = load_spec(run / "config.yaml", ["train.lr=0.9"])
     with pytest.raises(CheckpointError, match=r"another spec: `train\.lr` differ"):
         folder.is_finished(PlannedRun("a", changed, "a", 0), data)
+
+
+def test_another_kind_of_study_is_refused(tmp_path: Path, config: RunConfig) -> None:
+    comparison, search = (kind(tmp_path / "out") for kind in (StudyFolder, TuneFolder))
+    with comparison.held():
+        comparison.begin(config, STAMPS, {"jobs": 1}, overwrite=False)
+    comparison.require_free()
+    with pytest.raises(SpecError, match="exists and is no search"):
+        search.require_free()
+
+
+def test_a_search_that_starts_anew_forgets_its_trials(tmp_path: Path, config: RunConfig) -> None:
+    folder = TuneFolder(tmp_path / "out")
+    keys = (Choices("wide", ("none", "fm")),)
+    settings = {"jobs": 1, "seed": 3}
+    with folder.held():
+        folder.begin(config, STAMPS, settings, overwrite=False)
+        folder.require_same_search(keys, 3, 3)
+        TrialLog(folder.trials).begin({"wide": "fm"})
+        folder.run("000").mkdir(parents=True)
+        folder.require_same_search(keys, 3, 3)
+        with pytest.raises(CheckpointError, match=r"another search: `train\.lr`, `--seed` differ"):
+            folder.require_same_search((*keys, Range("train.lr", 0.1, 1.0)), 4, 3)
+        seeded = load_spec(tmp_path / "world/spec.yaml", ["train.seed=5"])
+        with pytest.raises(CheckpointError, match=r"another spec: `train\.seed` differ"):
+            folder.begin(seeded, STAMPS, settings, overwrite=False)
+        (tmp_path / "out/study.json").write_text("{")  # damaged: it can still be replaced
+        folder.require_free()
+        with pytest.raises(CheckpointError, match=r"study\.json: cannot be read"):
+            folder.begin(config, STAMPS, settings, overwrite=False)
+        folder.begin(seeded, STAMPS, settings, overwrite=True)
+        folder.require_same_search((Range("train.lr", 0.1, 1.0),), 4, 4)
+    assert len(TrialLog(folder.trials)) == 0
+    assert not folder.run("000").exists()
