@@ -282,7 +282,7 @@ def test_snippets_on_the_page_load() -> None:
             parse_yaml(RunConfig, changed.replace("tasks:\n", f"{extra}tasks:\n"))
         elif snippet.startswith("valid:"):
             parse_yaml(RunConfig, re.sub(r"valid: .*", snippet.strip(), FUNNEL))
-        else:
+        elif not snippet.startswith("train.lr: {low"):  # a search file, which has its own test
             assert snippet.startswith("# yaml-language-server")
 
 
