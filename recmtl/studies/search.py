@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _DIGITS = 4
-_L2 = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+_PRIOR = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _DROPOUT = 0.5
 
 
@@ -141,7 +141,7 @@ def default_search(config: RunConfig) -> tuple[SearchKey, ...]:
     """What is searched unless something else is asked for; the spec's own values lie in it.
 
     Learning rates and the scale of initial embeddings from a tenth to ten times the spec's, the
-    penalty on embeddings, and of the tower the dropout and half, once and twice the number of
+    prior on embeddings, and of the tower the dropout and half, once and twice the number of
     experts and their widths; and what stands beside it.
     """
     return tuple(_defaults(config))
@@ -152,7 +152,7 @@ def _defaults(config: RunConfig) -> Iterator[SearchKey]:
     yield _around("train.lr", train.lr)
     if config.tables:
         yield _around("train.embedding.lr", tables.lr)
-        yield Choices("train.embedding.l2", tuple(sorted({*_L2, tables.l2})))
+        yield Choices("train.embedding.prior", tuple(sorted({*_PRIOR, tables.prior})))
         yield _around("train.embedding.init_scale", tables.init_scale)
     yield from _of_tower(config.tower, "tower")
     num_fields = sum(not isinstance(feature, SequenceFeature) for feature in config.features)

@@ -71,7 +71,7 @@ def tune(
         seed: of the proposals.
         search: a search file, or the same as a mapping, such as ``{"train.lr": {"low": 1e-4,
             "high": 1e-2, "log": True}, "wide": {"choices": ["none", "fm"]}}`` (default: learning
-            rates, the tables' penalty and scale, the tower's dropout and sizes, `wide`).
+            rates, the tables' prior and scale, the tower's dropout and sizes, `wide`).
         jobs: how many runs train at a time (default: as many as memory and cores allow).
         overrides: changes of the spec; a key that is set here is not searched.
         keep: keep the checkpoints of all trials, not of the best one alone.

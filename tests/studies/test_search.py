@@ -36,11 +36,13 @@ def searched(config: RunConfig) -> dict[str, Range | Choices]:
 
 
 def test_the_default_lies_around_the_spec(spec: Path) -> None:
-    found = searched(load_spec(spec, ["train.embedding.l2=2e-5"]))
+    found = searched(load_spec(spec, ["train.embedding.prior=20"]))
     assert found == {
         "train.lr": Range("train.lr", 0.001, 0.1, log=True),
         "train.embedding.lr": Range("train.embedding.lr", 0.01, 1.0, log=True),
-        "train.embedding.l2": Choices("train.embedding.l2", (0.0, 1e-6, 1e-5, 2e-5, 1e-4, 1e-3)),
+        "train.embedding.prior": Choices(
+            "train.embedding.prior", (0.0, 3.0, 10.0, 20.0, 30.0, 100.0, 300.0)
+        ),
         "train.embedding.init_scale": Range("train.embedding.init_scale", 0.001, 0.1, log=True),
         "tower.num_experts": Choices("tower.num_experts", (1, 2, 4)),
         "tower.expert_widths": Choices("tower.expert_widths", ([4], [8], [16])),
@@ -81,11 +83,11 @@ def test_an_override_settles_its_key_and_the_sections_around_it(spec: Path) -> N
     keys = default_search(load_spec(spec))
     assert held_keys(keys, ["tower=ple", "train.epochs=2"]) == {}
     assert held_keys(keys, ["wide.kind=fm"]) == {"wide": "wide.kind=fm"}
-    several = ["tower={kind: mmoe, dropout: 0.1}", "train.embedding={lr: 0.1, l2: 0.0}"]
+    several = ["tower={kind: mmoe, dropout: 0.1}", "train.embedding={lr: 0.1, prior: 0.0}"]
     assert held_keys(keys, several) == {
         "tower.dropout": several[0],
         "train.embedding.lr": several[1],
-        "train.embedding.l2": several[1],
+        "train.embedding.prior": several[1],
     }
 
 

@@ -230,7 +230,7 @@ def test_the_default_search_holds_what_the_command_line_sets(world: Path, by_def
     found = json.loads((by_default / "tune.json").read_text())
     assert found["held"] == {"train.lr": "train.lr=0.02"}
     assert "train.lr" not in found["search"]
-    assert {"train.embedding.lr", "train.embedding.l2", "tower.dropout", "wide"} <= set(
+    assert {"train.embedding.lr", "train.embedding.prior", "tower.dropout", "wide"} <= set(
         found["search"]
     )
     for number in (0, 1):  # --keep
