@@ -41,6 +41,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "l2 .01 on lookups": (*BASE, "train.embedding.l2=0.01"),
     "dropout .4": (*BASE, "tower.dropout=0.4"),
     "half the learning rate of tables": (*BASE, "train.embedding.lr=*0.5"),
+    "prior 3": ("train.embedding.prior=3",),
     "prior 10": ("train.embedding.prior=10",),
     "prior 30": ("train.embedding.prior=30",),
     "prior 100": ("train.embedding.prior=100",),

@@ -253,6 +253,8 @@ def _training(
         f"{which} {len(epochs)}{ends} was the best: after it validation `{monitor}` went "
         f"from {values[best]:.4f} to {values[-1]:.4f}{fell}."
     )
+    if fell:
+        yield "A stronger `train.embedding.prior` keeps rare ids from being learnt by heart."
 
 
 def _training_loss(lines: Sequence[Mapping[str, Any]], epoch: int, task: str) -> float | None:

@@ -31,11 +31,12 @@ tasks:
   - {name: ctcvr, label: conversion, product_of: [ctr, cvr]}
 objective: tasks
 tower: {kind: mmoe, num_experts: 4, expert_widths: [128, 64], head_widths: [32], dropout: 0.2}
+wide: fwfm
 train:
   batch_size: 4096
-  epochs: 3
+  epochs: 6
   lr: 0.003
-  embedding: {optimizer: rowwise_adagrad, lr: 0.1}
+  embedding: {optimizer: rowwise_adagrad, lr: 0.1, prior: 50.0}
   monitor: ctr/auc
   seed: 0
 """

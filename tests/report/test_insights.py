@@ -207,6 +207,7 @@ def test_training() -> None:
     assert said(lines=epochs(0.72, 0.71, 0.70)) == [
         "Training: The first of 3 epochs was the best: after it validation `ctr/auc` went from"
         " 0.7200 to 0.7000, while its training loss fell from 0.5100 to 0.3100: over-fitting."
+        " A stronger `train.embedding.prior` keeps rare ids from being learnt by heart."
     ]
     assert said(lines=epochs(0.71, 0.72, 0.70, falls=False)) == [
         "Training: Epoch 2 of 3 was the best: after it validation `ctr/auc` went from 0.7200"
