@@ -17,17 +17,39 @@ __all__ = ["command"]
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--rows",
-    type=click.IntRange(min=100),
+    type=int,
     default=400_000,
     show_default=True,
-    help="Rows in all, split 80/10/10.",
+    help="Rows in all, at least 100, split 80/10/10.",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=int,
     default=0,
     show_default=True,
-    help="Seed of the world and its log.",
+    help="Seed of the world and its log, at least 0.",
+)
+@click.option(
+    "--users",
+    type=int,
+    default=5_000,
+    show_default=True,
+    help="Users of the world, at least 10.",
+)
+@click.option(
+    "--items",
+    type=int,
+    default=2_000,
+    show_default=True,
+    help="Items of the world, at least 10.",
+)
+@click.option(
+    "--signal",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How much tastes, reactions to prices and the time of day count, 0 to 10; with 0 nothing "
+    "but main effects is left.",
 )
 @click.option(
     "--overwrite",
@@ -36,12 +58,30 @@ __all__ = ["command"]
 )
 @json_option
 @debug_option
-def command(out: Path, rows: int, seed: int, overwrite: bool, as_json: bool) -> None:
+def command(
+    out: Path,
+    rows: int,
+    seed: int,
+    users: int,
+    items: int,
+    signal: float,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Write a click funnel whose p_ctr and p_cvr are known, and its spec, to OUT."""
     from recmtl.simulate import simulate
 
     summary = asdict(
-        simulate(out, rows=rows, seed=seed, overwrite=overwrite, progress=terminal_progress())
+        simulate(
+            out,
+            rows=rows,
+            seed=seed,
+            users=users,
+            items=items,
+            signal=signal,
+            overwrite=overwrite,
+            progress=terminal_progress(),
+        )
     )
     summary["spec"] = str(summary["spec"])
     lines = [f"{'':12}{'base rate':>10}{'Bayes AUC':>11}{'additive AUC':>14}"]

@@ -6,6 +6,7 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,16 +18,37 @@ from recmtl.metrics import auc
 from recmtl.simulate.additive import fit_additive, predict_additive
 from recmtl.simulate.funnel_spec import FUNNEL_SPEC
 from recmtl.simulate.log import draw_log
-from recmtl.simulate.world import Context, Ints, World, draw_context
+from recmtl.simulate.world import NUM_ITEMS, NUM_USERS, Context, Ints, World, draw_context
 
 __all__ = ["SimulationSummary", "simulate"]
 
 MIN_ROWS = 100
+MIN_USERS = MIN_ITEMS = 10
+MAX_SIGNAL = 10.0
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SUMMARY = "simulation.json"
 ROW_GROUP_ROWS = 40_000
 FRESH_ROWS = (40_000, 1_600_000)
 """Fewest and most impressions that the additive models are fitted on; else four times the rows."""
+ADDED = {"users": NUM_USERS, "items": NUM_ITEMS, "signal": 1.0}
+"""What a summary of an earlier version does not say, because it could not be changed."""
+
+
+class _World(NamedTuple):
+    """What decides the files, but for the code."""
+
+    rows: int
+    seed: int
+    users: int
+    items: int
+    signal: float
+
+    def in_words(self, *, fully: bool) -> str:
+        """As in "a simulation of 400 rows and seed 1"."""
+        text = f"of {self.rows:,} rows and seed {self.seed}"
+        if fully:
+            text += f" with {self.users:,} users, {self.items:,} items and signal {self.signal:g}"
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +62,11 @@ class SimulationSummary:
     """The spec to train on."""
     rows: int
     seed: int
+    users: int
+    """Users of the world; a short log does not hold all of them, nor all items."""
+    items: int
+    signal: float
+    """How much tastes, reactions to prices and the time of day count."""
     base_rates: dict[str, float]
     """Clicks and conversions (`ctcvr`) over all rows, and `cvr`, conversions over clicks."""
     bayes_auc: dict[str, float | None]
@@ -58,23 +85,32 @@ def simulate(
     *,
     rows: int = 400_000,
     seed: int = 0,
+    users: int = NUM_USERS,
+    items: int = NUM_ITEMS,
+    signal: float = 1.0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SimulationSummary:
     """Write a simulated click funnel: `{train,valid,test}.parquet` and the `spec.yaml` to train on.
 
-    The files hold 80, 10 and 10 % of the rows, in the order of time. The same rows and seed give
-    the same files. The columns `p_ctr`, `p_cvr` and `conversion_potential` hold the truth.
+    The files hold 80, 10 and 10 % of the rows, in the order of time. The same arguments
+    give the same files. The columns `p_ctr`, `p_cvr` and `conversion_potential` hold the truth.
 
     Args:
         out: folder, made if it is not there; the files of an earlier simulation are replaced.
         rows: number of impressions.
         seed: of the world and of everything drawn in it.
+        users: number of users of the world, at least 10.
+        items: number of its items, at least 10.
+        signal: how much tastes, reactions to prices and the categories' time of day count in the
+            logits, from 0 to 10; with 0 main effects alone are left, and no model can be better
+            than the best additive one.
         overwrite: write beside other files in `out` too.
         progress: shows what is under way; None for silence.
 
     Raises:
-        SpecError: too few rows, a negative seed, or `out` holds something else.
+        SpecError: too few rows, users or items, a negative seed, a signal out of its range, or
+            `out` holds something else.
 
     Example:
         >>> import tempfile
@@ -83,34 +119,36 @@ def simulate(
         ...     sorted(file.name for file in summary.spec.parent.iterdir())
         ['simulation.json', 'spec.yaml', 'test.parquet', 'train.parquet', 'valid.parquet']
     """
-    _check_arguments(out, rows, seed, overwrite=overwrite)
+    asked = _World(rows, seed, users, items, float(signal))
+    _check_arguments(out, asked, overwrite=overwrite)
     with silent_if_none(progress)("simulate", total=3, unit="steps") as bar:
-        world = World.draw(seed)
+        world = World.draw(seed, num_users=users, num_items=items, signal=asked.signal)
         rng = np.random.default_rng([seed, 1])
         seen = draw_context(world, rows, rng)
         frame = draw_log(world, seen, rng)
         bar.advance(1)
         ends = [round(rows * SHARES["train"]), rows - round(rows * SHARES["test"])]
-        summary = _summarise(
-            out / "spec.yaml", world, seen, frame, seed=seed, first_test_row=ends[1]
-        )
+        summary = _summarise(out / "spec.yaml", asked, world, seen, frame, first_test_row=ends[1])
         bar.advance(1)
         _write(out, frame, ends, summary)
         bar.advance(1)
     return summary
 
 
-def _check_arguments(out: Path, rows: int, seed: int, *, overwrite: bool) -> None:
-    problems = []
-    if rows < MIN_ROWS:
-        problems.append(f"`rows` must be at least {MIN_ROWS}, got {rows}.")
-    if seed < 0:
-        problems.append(f"`seed` must be at least 0, got {seed}.")
+def _check_arguments(out: Path, asked: _World, *, overwrite: bool) -> None:
+    least = {"rows": MIN_ROWS, "seed": 0, "users": MIN_USERS, "items": MIN_ITEMS}
+    problems = [
+        f"`{name}` must be at least {low}, got {getattr(asked, name)}."
+        for name, low in least.items()
+        if getattr(asked, name) < low
+    ]
+    if not 0 <= asked.signal <= MAX_SIGNAL:  # NaN neither
+        problems.append(f"`signal` must be between 0 and {MAX_SIGNAL:g}, got {asked.signal:g}.")
     if out.exists() and not out.is_dir():
         problems.append(f"{out} is a file; name a folder to write the simulation to.")
     elif out.is_dir() and not overwrite:
         found = sorted(file.name for file in out.iterdir() if not file.name.startswith("."))
-        if SUMMARY in found and (other := _another(out, rows, seed)):
+        if SUMMARY in found and (other := _another(out, asked)):
             problems.append(
                 f"{out} holds a simulation {other}; name another folder or allow overwriting."
             )
@@ -123,21 +161,27 @@ def _check_arguments(out: Path, rows: int, seed: int, *, overwrite: bool) -> Non
         raise SpecError.all_of(problems)
 
 
-def _another(out: Path, rows: int, seed: int) -> str | None:
+def _another(out: Path, asked: _World) -> str | None:
     """In what a simulation that is there differs from the one that is asked for, in words."""
     try:
         spec = (out / "spec.yaml").read_text(encoding="utf-8")
         said = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        before = said["rows"], said["seed"]
-    except (OSError, ValueError, KeyError, TypeError):
+        before = _World(said["rows"], said["seed"], *(said.get(k, v) for k, v in ADDED.items()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # half of one
-    if before != (rows, seed):
-        return f"of {before[0]:,} rows and seed {before[1]}"
+    if before != asked:
+        return before.in_words(fully=before[2:] != asked[2:])
     return None if spec == FUNNEL_SPEC else "whose `spec.yaml` was edited"
 
 
 def _summarise(
-    spec: Path, world: World, seen: Context, frame: pl.DataFrame, *, seed: int, first_test_row: int
+    spec: Path,
+    asked: _World,
+    world: World,
+    seen: Context,
+    frame: pl.DataFrame,
+    *,
+    first_test_row: int,
 ) -> SimulationSummary:
     """Base rates of the log, and the AUCs on its test rows.
 
@@ -149,7 +193,7 @@ def _summarise(
     test = frame[first_test_row:]
     test_columns = _main_effects(Context(*(x_N[first_test_row:] for x_N in seen)))
     num_fresh = min(max(4 * frame.height, FRESH_ROWS[0]), FRESH_ROWS[1])
-    fresh = draw_context(world, num_fresh, np.random.default_rng([seed, 2]))
+    fresh = draw_context(world, num_fresh, np.random.default_rng([asked.seed, 2]))
     p_ctr_N, p_cvr_N = world.probs(fresh)
     truth_N = {"ctr": p_ctr_N, "cvr": p_cvr_N, "ctcvr": p_ctr_N * p_cvr_N}
     known = {"ctr": test["p_ctr"], "cvr": test["p_cvr"], "ctcvr": test["p_ctr"] * test["p_cvr"]}
@@ -172,8 +216,7 @@ def _summarise(
     }
     return SimulationSummary(
         spec=spec,
-        rows=frame.height,
-        seed=seed,
+        **asked._asdict(),
         base_rates=base_rates,
         bayes_auc=bayes,
         additive_auc=additive,

@@ -28,6 +28,8 @@ CTR = 0.12
 """Mean of p_ctr; the intercept is set to give it in every world."""
 CVR_OF_CLICKS = 0.15
 """Mean of p_cvr over clicks; the intercept is set to give it in every world."""
+INTERCEPT_LIMIT = 20.0
+"""Intercepts are sought up to this size; in a world of more signal, up to as many times it."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,7 +59,7 @@ class World:
     r"""Users and items. Clicks and conversions each have a logit of main effects and interactions.
 
     .. math:: z = b + \alpha_u + \beta_i + \gamma_{device} + \delta_{hour}
-        + t_u \cdot v_i + r_u \, price_i + s \cos(hour - peak_{category})
+        + signal \, (t_u \cdot v_i + r_u \, price_i + s \cos(hour - peak_{category}))
 
     A user's taste :math:`t_u` is partly that of the user's age and gender, an item's position
     :math:`v_i` mostly that of its category. Users also differ in how they react to prices
@@ -85,17 +87,34 @@ class World:
     position_IK: Floats
     price_reaction_2U: Floats
     peak_hour_C: Floats
+    signal: float
+    """Factor of tastes, of reactions to prices and of the categories' time of day."""
     intercept_2: Floats
 
     @classmethod
-    def draw(cls, seed: int) -> World:
-        """The world of `seed`; the intercepts are set so that `CTR` and `CVR_OF_CLICKS` hold."""
+    def draw(
+        cls,
+        seed: int,
+        *,
+        num_users: int = NUM_USERS,
+        num_items: int = NUM_ITEMS,
+        signal: float = 1.0,
+    ) -> World:
+        """The world of `seed`; the intercepts are set so that `CTR` and `CVR_OF_CLICKS` hold.
+
+        Args:
+            seed: decides everything that is drawn.
+            num_users: number of users U.
+            num_items: number of items I.
+            signal: how much users' tastes, their reactions to prices and the categories' time of
+                day count in the logits; with 0 main effects alone are left.
+        """
         rng = np.random.default_rng([seed, 0])
-        age_U = rng.integers(18, 75, NUM_USERS)
-        gender_U = rng.integers(0, len(GENDERS), NUM_USERS)
+        age_U = rng.integers(18, 75, num_users)
+        gender_U = rng.integers(0, len(GENDERS), num_users)
         group_U = np.digitize(age_U, AGE_BORDERS) * len(GENDERS) + gender_U
         num_groups = (len(AGE_BORDERS) + 1) * len(GENDERS)
-        category_I = rng.integers(0, NUM_CATEGORIES, NUM_ITEMS)
+        category_I = rng.integers(0, NUM_CATEGORIES, num_items)
         price_z_I = _standardise(_grouped(rng, category_I, NUM_CATEGORIES, (), shared=0.6))
 
         taste_UK = _grouped(rng, group_U, num_groups, (TASTE_DIM,), shared=0.5)
@@ -108,24 +127,25 @@ class World:
         world = cls(
             age_U=age_U,
             gender_U=gender_U,
-            activity_U=_shares(rng.gamma(4.0, size=NUM_USERS)),
-            device_UD=rng.dirichlet([3.0, 1.0, 2.0], NUM_USERS),
+            activity_U=_shares(rng.gamma(4.0, size=num_users)),
+            device_UD=rng.dirichlet([3.0, 1.0, 2.0], num_users),
             category_I=category_I,
             brand_I=category_I * BRANDS_PER_CATEGORY
-            + rng.integers(0, BRANDS_PER_CATEGORY, NUM_ITEMS),
+            + rng.integers(0, BRANDS_PER_CATEGORY, num_items),
             price_I=np.exp(3.0 + 0.9 * price_z_I).round(2),
-            popularity_I=_shares(rng.lognormal(sigma=0.7, size=NUM_ITEMS)),
+            popularity_I=_shares(rng.lognormal(sigma=0.7, size=num_items)),
             price_z_I=price_z_I,
             bias_2U=np.stack(
-                [0.5 * bias_U, 0.5 * _mix(bias_U, rng.standard_normal(NUM_USERS), 0.5)]
+                [0.5 * bias_U, 0.5 * _mix(bias_U, rng.standard_normal(num_users), 0.5)]
             ),
             bias_2I=np.stack(
-                [0.6 * bias_I, 0.6 * _mix(bias_I, rng.standard_normal(NUM_ITEMS), 0.5)]
+                [0.6 * bias_I, 0.6 * _mix(bias_I, rng.standard_normal(num_items), 0.5)]
             ),
             taste_2UK=np.stack([1.1 * taste_UK, 0.9 * buying_UK]) / np.sqrt(TASTE_DIM),
             position_IK=_grouped(rng, category_I, NUM_CATEGORIES, (TASTE_DIM,), shared=0.8),
             price_reaction_2U=np.stack([0.3 * reaction_U, 0.3 * reaction_U - 0.3]),
             peak_hour_C=rng.uniform(0.0, 24.0, NUM_CATEGORIES),
+            signal=signal,
             intercept_2=np.zeros(2),
         )
         return world._calibrated(draw_context(world, 200_000, rng))
@@ -149,14 +169,18 @@ class World:
         taste_N = np.einsum("nk,nk->n", self.taste_2UK[k][user_N], self.position_IK[item_N])
         price_N = self.price_reaction_2U[k][user_N] * self.price_z_I[item_N]
         hour_N = (0.25, 0.1)[k] * np.cos(angle_N)
-        logit_N: Floats = self.intercept_2[k] + main_N + taste_N + price_N + hour_N
+        logit_N: Floats = self.intercept_2[k] + main_N
+        for interaction_N in (taste_N, price_N, hour_N):
+            logit_N += self.signal * interaction_N
         return logit_N
 
     def _calibrated(self, seen: Context) -> World:
         """The same world; sets the intercepts that give the two rates on `seen`."""
         ctr_N, cvr_N = self.logits(seen)
-        self.intercept_2[0] = _intercept(ctr_N, np.ones_like(ctr_N), CTR)
-        self.intercept_2[1] = _intercept(cvr_N, sigmoid(ctr_N + self.intercept_2[0]), CVR_OF_CLICKS)
+        limit = INTERCEPT_LIMIT * max(self.signal, 1.0)
+        self.intercept_2[0] = _intercept(ctr_N, np.ones_like(ctr_N), CTR, limit)
+        p_ctr_N = sigmoid(ctr_N + self.intercept_2[0])
+        self.intercept_2[1] = _intercept(cvr_N, p_ctr_N, CVR_OF_CLICKS, limit)
         return self
 
 
@@ -170,8 +194,8 @@ def draw_context(world: World, num_rows: int, rng: np.random.Generator) -> Conte
     hour_N = rng.choice(24, num_rows, p=by_hour)
     second_N = hour_N * 3600 + rng.integers(0, 3600, num_rows)
     time_N = np.sort(rng.integers(0, NUM_DAYS, num_rows) * DAY_S + second_N)
-    user_N = rng.choice(NUM_USERS, num_rows, p=world.activity_U)
-    item_N = rng.choice(NUM_ITEMS, num_rows, p=world.popularity_I)
+    user_N = rng.choice(len(world.activity_U), num_rows, p=world.activity_U)
+    item_N = rng.choice(len(world.popularity_I), num_rows, p=world.popularity_I)
     cumulative_ND = world.device_UD.cumsum(axis=1)[user_N]
     device_N = (rng.random(num_rows)[:, None] > cumulative_ND[:, :-1]).sum(axis=1)
     return Context(user_N, item_N, device_N, time_N)
@@ -213,9 +237,12 @@ def _shares(x_N: Floats) -> Floats:
     return share_N
 
 
-def _intercept(logit_N: Floats, weight_N: Floats, rate: float) -> float:
-    """The b for which sigmoid(logit + b) has the weighted mean `rate` (bisection)."""
-    low, high = -20.0, 20.0
+def _intercept(logit_N: Floats, weight_N: Floats, rate: float, limit: float) -> float:
+    """The b of at most `limit` for which sigmoid(logit + b) has the weighted mean `rate`.
+
+    Found by bisection.
+    """
+    low, high = -limit, limit
     for _ in range(60):
         middle = (low + high) / 2
         if np.average(sigmoid(logit_N + middle), weights=weight_N) < rate:

@@ -74,8 +74,25 @@ def test_simulate_prints_its_truth(recmtl: Recmtl, tmp_path: Path) -> None:
         for part in ("train", "valid", "test")
     ]
     assert sizes == [1600, 200, 200]
+    assert (found["users"], found["items"], found["signal"]) == (5_000, 2_000, 1.0)
     code, _, err = recmtl("doctor", found["spec"])
     assert code == 0, err
+
+
+def test_simulate_takes_the_sizes_of_the_world(recmtl: Recmtl, tmp_path: Path) -> None:
+    sizes = ("--users", 20, "--items", 30, "--signal", 0.5)
+    code, out, _ = recmtl("simulate", tmp_path / "funnel", "--rows", 2000, *sizes, "--json")
+    found = one_object(out)
+    assert code == 0
+    assert (found["users"], found["items"], found["signal"]) == (20, 30, 0.5)
+    log = pl.read_parquet(tmp_path / "funnel" / "train.parquet")
+    assert (log["user_id"].n_unique(), log["item_id"].n_unique()) == (20, 30)
+    code, _, err = recmtl(
+        "simulate", tmp_path / "other", "--rows", 9, "--users", 1, "--items", 1, "--signal", 11
+    )
+    assert code == 2
+    for name in ("rows", "users", "items", "signal"):
+        assert f"`{name}` must be" in err
 
 
 def test_doctor_prints_findings(recmtl: Recmtl, funnel: Path) -> None:

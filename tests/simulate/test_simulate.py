@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,27 @@ from recmtl.simulate import SimulationSummary, simulate
 
 PARTS = ("train", "valid", "test")
 TRUTH = {"p_ctr", "p_cvr", "conversion_potential"}
+LABELS = ("click", "conversion", "conversion_potential")
+GOLDEN = {
+    "user_id": [100593, 103337, 100926, 103014, 104218],
+    "item_id": [10909, 10044, 11081, 11108, 10372],
+    "p_ctr": [
+        0.05177953530924931,
+        0.15539644306571782,
+        0.04054997279133594,
+        0.030340844660542814,
+        0.02950309105584855,
+    ],
+    "p_cvr": [
+        0.05841767006398777,
+        0.12272130395723477,
+        0.010318157675431018,
+        0.05996730707776722,
+        0.09637015601146018,
+    ],
+    "positives": [743, 105, 568],
+}
+"""Of the first five test rows, and the sums of the labels."""
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +120,67 @@ def test_the_summary_lies_beside_the_data(summary: SimulationSummary) -> None:
 
 
 def test_wrong_arguments_are_reported_together(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"`rows` must be at least 100, got 9\.\n`seed` must be"):
-        simulate(tmp_path / "funnel", rows=9, seed=-1)
+    with pytest.raises(SpecError) as raised:
+        simulate(tmp_path / "funnel", rows=9, seed=-1, users=9, items=0, signal=10.5)
+    assert str(raised.value).splitlines() == [
+        "`rows` must be at least 100, got 9.",
+        "`seed` must be at least 0, got -1.",
+        "`users` must be at least 10, got 9.",
+        "`items` must be at least 10, got 0.",
+        "`signal` must be between 0 and 10, got 10.5.",
+    ]
     assert not (tmp_path / "funnel").exists()
+
+
+@pytest.mark.parametrize("signal", [-0.1, math.inf, math.nan])
+def test_a_signal_is_a_number_of_its_range(tmp_path: Path, signal: float) -> None:
+    with pytest.raises(SpecError, match=rf"`signal` must be between 0 and 10, got {signal:g}\."):
+        simulate(tmp_path / "funnel", rows=100, signal=signal)
+
+
+def test_users_and_items_are_as_many_as_asked_for(tmp_path: Path) -> None:
+    found = simulate(tmp_path, rows=20_000, users=300, items=40, seed=2)
+    log = pl.concat(pl.read_parquet(tmp_path / f"{name}.parquet") for name in PARTS)
+    assert (log["user_id"].n_unique(), log["item_id"].n_unique()) == (300, 40)
+    assert (found.users, found.items) == (300, 40)
+
+
+def test_without_signal_nothing_is_better_than_the_additive_model(tmp_path: Path) -> None:
+    found = simulate(tmp_path, rows=40_000, seed=1, users=1_000, items=400, signal=0)
+    distance = distances(found)
+    assert distance["ctr"] == pytest.approx(0.0, abs=0.001)
+    assert distance["cvr"] == pytest.approx(0.0, abs=0.001)
+    # The logarithm of a product of two sigmoids is nearly additive, no more.
+    assert distance["ctcvr"] == pytest.approx(0.0, abs=0.01)
+    assert found.bayes_auc["ctr"] > 0.6
+
+
+def test_more_signal_is_further_from_the_additive_model(tmp_path: Path) -> None:
+    signals = (0.3, 1.0, 3)
+    found = [
+        distances(
+            simulate(tmp_path / f"{s}", rows=40_000, seed=1, users=1_000, items=400, signal=s)
+        )
+        for s in signals
+    ]
+    for task in ("ctr", "cvr"):
+        column = [distance[task] for distance in found]
+        assert column == sorted(column)
+        assert min(np.diff(column)) > 0.02, task
+
+
+def distances(found: SimulationSummary) -> dict[str, float]:
+    """Bayes' AUC less that of the best additive model."""
+    return {task: found.bayes_auc[task] - found.additive_auc[task] for task in found.bayes_auc}
+
+
+def test_a_log_is_that_of_earlier_versions(parts: dict[str, pl.DataFrame]) -> None:
+    test = parts["test"]
+    assert test["user_id"][:5].to_list() == GOLDEN["user_id"]
+    assert test["item_id"][:5].to_list() == GOLDEN["item_id"]
+    assert test["p_ctr"][:5].to_list() == pytest.approx(GOLDEN["p_ctr"], rel=1e-12)
+    assert test["p_cvr"][:5].to_list() == pytest.approx(GOLDEN["p_cvr"], rel=1e-12)
+    assert [test[name].sum() for name in LABELS] == GOLDEN["positives"]
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -124,9 +204,26 @@ def test_another_simulation_or_an_edited_spec_is_left_alone(tmp_path: Path) -> N
     simulate(tmp_path, rows=500, seed=1)
     with pytest.raises(SpecError, match="a simulation of 500 rows and seed 1; name another"):
         simulate(tmp_path, rows=400, seed=1)
+    sizes = "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1; name another"
+    for change in ({"users": 50}, {"items": 50}, {"signal": 0.5}):
+        with pytest.raises(SpecError, match=sizes):
+            simulate(tmp_path, rows=500, seed=1, **change)
     spec = tmp_path / "spec.yaml"
     spec.write_text(spec.read_text() + "# mine")
     with pytest.raises(SpecError, match=r"a simulation whose `spec\.yaml` was edited"):
         simulate(tmp_path, rows=500, seed=1)
     simulate(tmp_path, rows=400, seed=1, overwrite=True)
     assert "# mine" not in spec.read_text()
+
+
+def test_a_simulation_that_does_not_say_its_sizes_is_of_the_default_ones(tmp_path: Path) -> None:
+    simulate(tmp_path, rows=500, seed=1)
+    file = tmp_path / "simulation.json"
+    said = json.loads(file.read_text())
+    for name in ("users", "items", "signal"):
+        del said[name]
+    file.write_text(json.dumps(said))
+    with pytest.raises(SpecError, match="and signal 1; name another"):
+        simulate(tmp_path, rows=500, seed=1, signal=2)
+    simulate(tmp_path, rows=500, seed=1)
+    assert json.loads(file.read_text())["signal"] == 1.0

@@ -26,7 +26,10 @@ def seen(world: World) -> Context:
     return draw_context(world, 100_000, np.random.default_rng(0))
 
 
-def test_probabilities_match_the_equation_in_plain_loops(world: World, seen: Context) -> None:
+@pytest.mark.parametrize("signal", [0.0, 0.5, 1.0, 2.0])
+def test_probabilities_match_the_equation_in_plain_loops(signal: float) -> None:
+    world = World.draw(1, num_users=300, num_items=70, signal=signal)
+    seen = draw_context(world, 100_000, np.random.default_rng(0))
     p_ctr_N, p_cvr_N = world.probs(seen)
     for n in range(0, 100_000, 9_973):
         u, i = int(seen.user_N[n]), int(seen.item_N[n])
@@ -36,17 +39,18 @@ def test_probabilities_match_the_equation_in_plain_loops(world: World, seen: Con
             z = world.intercept_2[k] + world.bias_2U[k][u] + world.bias_2I[k][i]
             z += [[0.15, 0.0, -0.15], [-0.2, 0.0, 0.2]][k][device]
             z += 0.15 * math.cos(math.tau * (hour - 21) / 24)
-            z += sum(
+            z += signal * sum(
                 t * v for t, v in zip(world.taste_2UK[k][u], world.position_IK[i], strict=True)
             )
-            z += world.price_reaction_2U[k][u] * world.price_z_I[i]
-            z += [0.25, 0.1][k] * math.cos(math.tau * (hour - peak) / 24)
+            z += signal * world.price_reaction_2U[k][u] * world.price_z_I[i]
+            z += signal * [0.25, 0.1][k] * math.cos(math.tau * (hour - peak) / 24)
             assert prob == pytest.approx(1 / (1 + math.exp(-z)), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_world_has_the_stated_rates(seed: int) -> None:
-    world = World.draw(seed)
+@pytest.mark.parametrize("signal", [0.0, 1.0, 10.0])
+def test_every_world_has_the_stated_rates(seed: int, signal: float) -> None:
+    world = World.draw(seed, signal=signal)
     p_ctr_N, p_cvr_N = world.probs(draw_context(world, 100_000, np.random.default_rng(9)))
     assert p_ctr_N.mean() == pytest.approx(CTR, abs=0.005)
     assert np.average(p_cvr_N, weights=p_ctr_N) == pytest.approx(CVR_OF_CLICKS, abs=0.01)
