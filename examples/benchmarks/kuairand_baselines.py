@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+import boosting
 import numpy as np
 import polars as pl
+from boosting import Columns, Data, Grid
 from scipy import sparse
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -19,15 +19,6 @@ from recmtl.spec import DenseFeature
 __all__ = ["Data", "boosted", "frequency", "linear"]
 
 IDS = {"user_id": 5, "video_id": 20}  # and how many training rows a value needs, as in the spec
-PRIOR = 20.0  # rows of the base rate that a mean label is drawn to
-
-
-class Data(NamedTuple):
-    """The three parts."""
-
-    train: pl.DataFrame
-    valid: pl.DataFrame
-    test: pl.DataFrame
 
 
 def linear(data: Data, tasks: Sequence[str], spec: Path) -> dict[str, float]:
@@ -78,67 +69,11 @@ def one_hot(train: pl.DataFrame, frame: pl.DataFrame, spec: Path) -> sparse.csr_
 def boosted(data: Data, tasks: Sequence[str], spec: Path) -> dict[str, float]:
     """Gradient boosting; users and videos are their mean labels, the history its length."""
     names = [f.name for f in load_spec(spec).features if f.name not in (*IDS, "history")]
-    codes = {
-        name: {v: k for k, v in enumerate(data.train[name].drop_nulls().unique().sort().to_list())}
-        for name in names
-        if data.train[name].n_unique() < 250
+    found = boosting.boosted(data, tasks, Columns(names=names, keys=tuple(IDS)), Grid())
+    return {
+        task: float(roc_auc_score(data.test[task], model.test_probs))
+        for task, model in found.items()
     }
-
-    def plain(frame: pl.DataFrame) -> list[np.ndarray]:
-        parts = [frame["history"].list.len().to_numpy().astype(float)]
-        for name in names:
-            values, place = frame[name].to_list(), codes.get(name)
-            parts.append(np.array([place.get(v, np.nan) if place else v for v in values], float))
-        return parts
-
-    categorical = [1 + k for k, name in enumerate(names) if name in codes]
-    columns = [plain(frame) for frame in data]
-    result = {}
-    for task in tasks:
-        means = [mean_labels(data.train, frame, task) for frame in data]
-        x_train, x_valid, x_test = map(
-            np.column_stack, ([*c, *m] for c, m in zip(columns, means, strict=True))
-        )
-        fitted = [
-            HistGradientBoostingClassifier(
-                max_iter=rounds,
-                learning_rate=0.05,
-                max_leaf_nodes=15,
-                l2_regularization=10.0,
-                categorical_features=categorical,
-                random_state=0,
-            ).fit(x_train, data.train[task])
-            for rounds in (50, 100, 200)
-        ]
-        best = max(fitted, key=lambda m: auc_of(data.valid[task], m.predict_proba(x_valid)))
-        result[task] = auc_of(data.test[task], best.predict_proba(x_test))
-    return result
-
-
-def mean_labels(train: pl.DataFrame, frame: pl.DataFrame, task: str) -> list[np.ndarray]:
-    """The mean training label of a row's user and of its video, drawn to the base rate.
-
-    Of a training row, over the other four fifths of the training rows.
-    """
-    base = float(train[task].to_numpy().mean())
-    fold = np.random.default_rng(0).integers(0, 5, train.height)
-
-    def means(rows: pl.DataFrame, asked: pl.DataFrame, key: str) -> np.ndarray:
-        label = (pl.col(task).sum() + PRIOR * base) / (pl.len() + PRIOR)
-        found = rows.group_by(key).agg(label.alias("mean"))
-        joined = asked.select(key).join(found, on=key, how="left", maintain_order="left")
-        return joined["mean"].fill_null(base).to_numpy()
-
-    result = []
-    for key in IDS:
-        if frame is not train:
-            result.append(means(train, frame, key))
-            continue
-        values = np.empty(train.height)
-        for k in range(5):
-            values[fold == k] = means(train.filter(fold != k), train.filter(fold == k), key)
-        result.append(values)
-    return result
 
 
 def frequency(data: Data, tasks: Sequence[str]) -> dict[str, float]:
