@@ -1,173 +1,108 @@
-"""Towers, objectives and normalisations side by side on the simulated funnel, whose truth is known.
+"""The spec that the simulator ships, against opponents, where the truth is known.
 
-    python examples/benchmarks/funnel.py --rows 400000 --seed 1 --work runs/funnel
+    python examples/benchmarks/funnel.py --worlds 1 --fresh 2026 --seeds 3 --work runs/funnel
 
-Every run is `recmtl train` in a process of its own; one that is finished is not trained again.
-Metrics are computed here, by scikit-learn, from `BatchScorer` on the test rows: CTR and CTCVR on
-all impressions, CVR on all impressions against `conversion_potential` (which no log of a real shop
-holds), and its mean absolute error against the true p_cvr.
+In each world (that of the README, and one of another size, sparsity and noise) everybody trains on
+the same rows and columns, chooses on the same validation rows and is judged on the same test rows:
+
+- `recmtl train spec.yaml` as it stands, with both objectives;
+- torch-rechub's MMoE as its tutorial has it, in an environment of its own (`--envs`);
+- matrix factorisation with L2 and a factorisation machine, in plain PyTorch;
+- gradient boosting on mean labels, by scikit-learn.
+
+Whatever is finished is not done again: the same command goes on where it was stopped. `--rows`
+makes both worlds smaller, for a trial.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import polars as pl
-from bench import provenance, recmtl, train_once
-from sklearn.metrics import roc_auc_score
-
-from recmtl import BatchScorer
-
-TOWERS = ("shared_bottom", "mmoe", "ple", "esmm")
-SETTINGS = (("tasks", "rows"), ("tasks", "observed"), ("entire_space", "rows"))
-
-
-WHY = """
-The learning rates and the number of epochs in the simulator's spec were chosen on the validation
-rows of the world of seed 1, with its test rows in sight; nothing was chosen per tower. In the
-entire space every task that carries loss is observed on every row, so that both ways to normalise
-are one.
-
-What drives the differences
-
-- **The additive bound is hard.** It is fitted to the true probabilities of 1.6 million fresh
-  impressions, so it pays nothing for estimating 7,000 users and items. A model that learns from
-  labels pays that first, and then gains from interactions. For CTR (38,000 clicks) the gain is
-  larger; for CVR (5,700 conversions) it is not.
-- **`normalize: observed` is worse everywhere.** It divides CVR's loss by the clicked rows alone,
-  which makes each of them weigh eight times as much as an impression does for CTR; with tables that
-  both tasks share, the noise of few conversions moves the vectors that CTR needs.
-- **`tasks` and `entire_space` are close.** Here a click and a conversion follow related tastes, and
-  impressions do not depend on taste: clicked rows differ from all rows, but both objectives see
-  the same conversions. CVR's mean absolute error is a little lower in the entire space.
-- **Towers differ by about the noise.** They all read concatenated vectors, and what separates the
-  additive model from Bayes here are products of tastes, which such networks learn slowly.
-""".splitlines()
+from funnel_contestants import FACTORISED, OURS, Contestant, factorised, ours, rechub, trees
+from funnel_figures import TASKS, Figures
+from funnel_page import draw, page
+from funnel_world import World
 
 
 def main() -> None:
-    """Simulate, train what is missing, judge, and write the table."""
+    """Train what is missing, judge, and write the page and its picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--seed", type=int, default=1, help="seed of the world")
-    parser.add_argument("--seeds", type=int, default=3, help="training seeds behind the noise")
-    parser.add_argument("--work", type=Path, default=Path("runs/funnel"))
-    parser.add_argument(
-        "--result", type=Path, default=Path(__file__).parent / "results" / "funnel.md"
-    )
+    parser.add_argument("--worlds", type=int, nargs="*", default=[1], help="seeds, README's size")
+    parser.add_argument("--fresh", type=int, nargs="*", default=[2026], help="seeds, another size")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds of a network")
+    parser.add_argument("--rows", type=int, help="at most so many rows in every world")
+    parser.add_argument("--work", type=Path, default=Path("runs/funnel"), help="what is kept")
+    parser.add_argument("--envs", type=Path, default=Path("runs/peers/envs"), help="of peers")
+    results = Path(__file__).parent / "results"
+    parser.add_argument("--result", type=Path, default=results / "funnel.md", help="the page")
     args = parser.parse_args()
-    world = simulate(args.work / f"data-{args.rows}-{args.seed}", args.rows, args.seed)
-    test = pl.read_parquet(Path(world["spec"]).parent / "test.parquet")
-    rows = []
-    for tower in TOWERS:
-        for objective, normalize in SETTINGS:
-            found = judge(train(world, args, tower, objective, normalize, 0), test)
-            rows.append({"tower": tower, "objective": objective, "normalize": normalize, **found})
-            sys.stderr.write(json.dumps(rows[-1]) + "\n")
-    seeds = [judge(train(world, args, "mmoe", "tasks", "rows", s), test) for s in range(args.seeds)]
-    noise = {key: float(np.std([one[key] for one in seeds], ddof=1)) for key in seeds[0]}
-    text = page(world, rows, noise, args)
+    if args.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {args.seeds}.")
+    if not args.worlds and not args.fresh:
+        parser.error("name a world: --worlds 1 or --fresh 2026.")
+    found = {}
+    for world in worlds(args):
+        everybody = []
+        for contestant in contestants(world, args):
+            sys.stderr.write(_line(world, contestant))
+            everybody.append(contestant)
+        found[world] = everybody
     args.result.parent.mkdir(parents=True, exist_ok=True)
+    picture = args.result.with_suffix(".png")
+    figures = {
+        world: [Figures(contestant, world) for contestant in everybody if contestant.runs]
+        for world, everybody in found.items()
+    }
+    problems = {c.name: c.problem for everybody in found.values() for c in everybody if c.problem}
+    draw(figures, picture)
+    text = page(figures, problems, command(args), picture.name)
     args.result.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 
 
-def simulate(folder: Path, rows: int, seed: int) -> dict[str, Any]:
-    """Write the world once; its summary is kept beside it."""
-    summary = folder.with_suffix(".json")
-    if not summary.is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        summary.write_text(
-            recmtl("simulate", folder, "--rows", rows, "--seed", seed, "--overwrite", "--json")
-        )
-    found: dict[str, Any] = json.loads(summary.read_text())
-    return found
+def worlds(args: argparse.Namespace) -> Iterator[World]:
+    """The worlds of the README's size, and then the others."""
+
+    def rows(count: int) -> int:
+        return min(count, args.rows or count)
+
+    for seed in args.worlds:
+        yield World(rows(400_000), seed, args.work)
+    for seed in args.fresh:
+        yield World(rows(250_000), seed, args.work, users=8_000, items=1_200, signal=0.8)
 
 
-def train(
-    world: dict[str, Any],
-    args: argparse.Namespace,
-    tower: str,
-    objective: str,
-    normalize: str,
-    seed: int,
-) -> Path:
-    """Train one setting, unless that was done before."""
-    run: Path = args.work / f"{args.rows}-{args.seed}-{tower}-{objective}-{normalize}-{seed}"
-    changes = [f"objective={objective}", f"train.normalize={normalize}", f"train.seed={seed}"]
-    train_once(run, world["spec"], f"tower={tower}", *changes)
-    return run
+def contestants(world: World, args: argparse.Namespace) -> Iterator[Contestant]:
+    """Everybody, one after the other."""
+    for objective in OURS:
+        yield ours(world, objective, args.seeds)
+    yield trees(world)
+    for kind in FACTORISED:
+        yield factorised(world, kind)
+    yield rechub(world, args.seeds, args.envs)
 
 
-def judge(run: Path, test: pl.DataFrame) -> dict[str, float]:
-    """Metrics of one run on the test rows, by scikit-learn."""
-    scores = BatchScorer(run, keep=())(test)
-    clicked = test["click"].to_numpy() == 1
-    cvr = scores["probs_cvr"].to_numpy()
-    return {
-        "ctr": roc_auc_score(test["click"], scores["probs_ctr"]),
-        "ctcvr": roc_auc_score(test["conversion"], scores["probs_ctcvr"]),
-        "cvr": roc_auc_score(test["conversion_potential"], cvr),
-        "cvr_clicked": roc_auc_score(test["conversion"].to_numpy()[clicked], cvr[clicked]),
-        "cvr_error": float(np.abs(cvr - test["p_cvr"].to_numpy()).mean()),
-    }
-
-
-def page(
-    world: dict[str, Any],
-    rows: list[dict[str, Any]],
-    noise: dict[str, float],
-    args: argparse.Namespace,
-) -> str:
-    """The table in Markdown, with what is needed to repeat it."""
-    bayes, additive = world["bayes_auc"], world["additive_auc"]
-
-    def share(task: str, value: float) -> str:
-        return f"{100 * (value - additive[task]) / (bayes[task] - additive[task]):.0f} %"
-
-    lines = [
-        "# Towers on the simulated funnel",
-        "",
-        f"`python examples/benchmarks/funnel.py --rows {args.rows} --seed {args.seed}"
-        f" --seeds {args.seeds}`, {provenance()}.",
-        "",
-        "AUC on the test rows. CTR and CTCVR: all impressions. CVR: all impressions, against "
-        "`conversion_potential`;"
-        " clicked: clicked impressions only, against conversions, which is all that a real log can "
-        "show. Error: mean absolute"
-        " error against the true p_cvr. Closed: share of the distance from the best additive model "
-        "to Bayes.",
-        "",
-        "| tower | objective | normalize | CTR | closed | CTCVR | closed | CVR | closed | CVR "
-        "clicked | CVR error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        f"| Bayes | | | {bayes['ctr']:.4f} | 100 % | {bayes['ctcvr']:.4f} | 100 % | "
-        f"{bayes['cvr']:.4f} | 100 % | | 0 |",
-        f"| best additive | | | {additive['ctr']:.4f} | 0 % | {additive['ctcvr']:.4f} | 0 % | "
-        f"{additive['cvr']:.4f} | 0 % | | |",
+def command(args: argparse.Namespace) -> str:
+    """What was typed, with the defaults."""
+    parts = ["python examples/benchmarks/funnel.py"]
+    parts += [
+        " ".join([f"--{name}", *map(str, getattr(args, name))]) for name in ("worlds", "fresh")
     ]
-    for row in rows:
-        cells = [row["tower"], row["objective"], row["normalize"]]
-        for task in ("ctr", "ctcvr", "cvr"):
-            cells += [f"{row[task]:.4f}", share(task, row[task])]
-        lines.append(
-            "| "
-            + " | ".join([*cells, f"{row['cvr_clicked']:.4f}", f"{row['cvr_error']:.4f}"])
-            + " |"
-        )
-    deviations = ", ".join(f"{task} {noise[task]:.4f}" for task in noise)
-    lines += [
-        "",
-        f"Standard deviation over {args.seeds} training seeds (mmoe, first setting): {deviations}.",
-    ]
-    return "\n".join([*lines, *WHY]) + "\n"
+    parts.append(f"--seeds {args.seeds}")
+    return " ".join([*parts, *([f"--rows {args.rows}"] if args.rows else [])])
+
+
+def _line(world: World, contestant: Contestant) -> str:
+    if contestant.problem:
+        return f"{world.kept}: {contestant.name}: {contestant.problem}\n"
+    figures = Figures(contestant, world)
+    aucs = ", ".join(f"{task} {figures.mean(task):.4f}" for task in TASKS)
+    return f"{world.kept}: {contestant.name}: {aucs}\n"
 
 
 if __name__ == "__main__":
