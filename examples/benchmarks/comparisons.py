@@ -3,13 +3,13 @@
     python examples/benchmarks/comparisons.py CENSUS KUAIRAND --work runs/comparisons
 
 CENSUS and KUAIRAND are folders with the owners' files. Each is one `recmtl compare` of the data
-set's own spec, judged on its test rows; what was finished in an earlier call is not done again.
+set's own spec, with experts as wide as its own tower's in every tower, judged on its test rows;
+what was finished in an earlier call is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +27,8 @@ class DataSet(NamedTuple):
     name: str
     spec: Path
     data: Path
+    widths: str
+    """Of the experts of every tower that has experts: those of the spec's own."""
     words: str
 
 
@@ -47,8 +49,9 @@ def main() -> None:
             continue
         folder = args.work / f"compare_{data.name}"
         options = ("--data", data.data, "--test", data.data / "test.parquet", "--out", folder)
-        options = (*options, "--towers", TOWERS, "--seeds", args.seeds, "--json")
-        json.loads(recmtl("compare", data.spec, *options))
+        sizes = (f"tower.expert_widths={data.widths}", "tower.dropout=0.2")
+        options = (*options, "--towers", TOWERS, "--seeds", args.seeds, "--json", *sizes)
+        recmtl("compare", data.spec, *options)
         page = (folder / "compare.md").read_text(encoding="utf-8").splitlines()
         head = [
             page[0],
@@ -79,6 +82,7 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
             "simulator",
             funnel / "spec.yaml",
             funnel,
+            "[128, 64]",
             "The simulated funnel of 400,000 rows as `recmtl simulate` writes it, with its spec; "
             "CVR is judged on clicked rows, all that a real log shows.",
         ),
@@ -86,12 +90,14 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
             "census_income",
             specs / "census_income.yaml",
             census,
+            "[64, 32]",
             "The owner's test rows. There are no sequences, which DTRN needs.",
         ),
         DataSet(
             "kuairand",
             specs / "kuairand.yaml",
             kuairand,
+            "[64]",
             "A small cut of the log; the test rows are its last days.",
         ),
     ]
