@@ -5,7 +5,8 @@
 In each world (that of the README, and one of another size, sparsity and noise) everybody trains on
 the same rows and columns, chooses on the same validation rows and is judged on the same test rows:
 
-- `recmtl train spec.yaml` as it stands, with both objectives;
+- `recmtl train spec.yaml` as it stands, with both objectives, and with CVR learnt from impressions
+  drawn at random;
 - torch-rechub's MMoE as its tutorial has it, in an environment of its own (`--envs`);
 - matrix factorisation with L2 and a factorisation machine, in plain PyTorch;
 - gradient boosting on mean labels, by scikit-learn.
@@ -21,7 +22,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from funnel_contestants import FACTORISED, OURS, Contestant, factorised, ours, rechub, trees
+from funnel_contestants import (
+    FACTORISED,
+    OURS,
+    Contestant,
+    asked,
+    factorised,
+    ours,
+    rechub,
+    trees,
+)
 from funnel_figures import TASKS, Figures
 from funnel_page import draw, page
 from funnel_world import World
@@ -81,6 +91,7 @@ def contestants(world: World, args: argparse.Namespace) -> Iterator[Contestant]:
     """Everybody, one after the other."""
     for objective in OURS:
         yield ours(world, objective, args.seeds)
+    yield asked(world, args.seeds)
     yield trees(world)
     for kind in FACTORISED:
         yield factorised(world, kind)

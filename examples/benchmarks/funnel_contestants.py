@@ -25,8 +25,9 @@ from peers_processes import environment
 from recmtl import BatchScorer
 from recmtl._files import atomic_path, write_json
 
-__all__ = ["OURS", "Contestant", "factorised", "ours", "rechub", "trees"]
+__all__ = ["ASKED", "OURS", "Contestant", "asked", "factorised", "ours", "rechub", "trees"]
 
+ASKED = "ours, asked at random"
 OURS = {"clicks only": "tasks", "entire space": "entire_space"}
 """Name -> objective."""
 LABELS = {"ctr": "click", "ctcvr": "conversion"}
@@ -79,6 +80,45 @@ def ours(world: World, objective: str, seeds: int) -> Contestant:
 
         runs.append(_once(world.kept / name, make))
     return _contestant(f"ours, {objective}", runs)
+
+
+def asked(world: World, seeds: int) -> Contestant:
+    """An experiment: the same network, whose CVR learns from impressions drawn at random.
+
+    As many as were clicked, and of each what a click would have led to. What it has ahead of
+    learning from clicks is what the selection of clicks costs.
+    """
+    folder = world.kept / "asked"
+    folder.mkdir(exist_ok=True)
+    spec = (world.data / "spec.yaml").read_text()
+    for old, new in (
+        ("- {name: cvr,   label: conversion, given: click}", "- {name: cvr, label: asked}"),
+        ("  - {name: ctcvr, label: conversion, product_of: [ctr, cvr]}\n", ""),
+    ):
+        if old not in spec:
+            return Contestant(ASKED, problem="the spec has other tasks")
+        spec = spec.replace(old, new)
+    (folder / "spec.yaml").write_text(spec)
+    rng = np.random.default_rng([world.seed, 9])
+    for part in ("train", "valid"):
+        frame = pl.read_parquet(world.data / f"{part}.parquet")
+        is_asked = np.zeros(frame.height, bool)
+        is_asked[rng.permutation(frame.height)[: frame["click"].sum()]] = True
+        potential = pl.when(pl.Series(is_asked)).then(pl.col("conversion_potential"))
+        frame.with_columns(potential.alias("asked")).write_parquet(folder / f"{part}.parquet")
+    runs = []
+    for seed in range(seeds):
+        name = f"asked-{seed}-{digest([spec, seed])}"
+
+        def make(name: str = name, seed: int = seed) -> Made:
+            run = world.kept / f"{name}.run"
+            train_once(run, folder / "spec.yaml", f"train.seed={seed}")
+            scores = BatchScorer(run, keep=())(world.test)
+            ctr, cvr = pl.col("probs_ctr"), pl.col("probs_cvr")
+            return scores.select(ctr=ctr, cvr=cvr, ctcvr=ctr * cvr), {}
+
+        runs.append(_once(world.kept / name, make))
+    return _contestant(ASKED, runs)
 
 
 def rechub(world: World, seeds: int, envs: Path) -> Contestant:
