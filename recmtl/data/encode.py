@@ -125,7 +125,7 @@ class Encoders:
         """
         mapper = self._fitted.mappers[table]
         if table in self._fitted.counts:
-            return self._fitted.counts[table].astype(np.int64)
+            return self._fitted.counts[table]().astype(np.int64)
         if not isinstance(mapper, VocabMapper):
             return np.full(mapper.rows, self.num_rows // max(mapper.rows - 1, 1))
         known = mapper.vocab.counts.to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +58,9 @@ class Fitted:
     spec: Spec
     mappers: dict[str, Mapper]
     """Table -> how a value becomes one of its rows, in the order of `spec.tables`."""
-    counts: dict[str, NDArray[np.uint32]]
-    """Table of a hash -> in how many training rows its owner looks each row up."""
+    counts: dict[str, Callable[[], NDArray[np.uint32]]]
+    """Table of a hash -> in how many training rows its owner looks each row up. Read from disk when
+    they are asked for: scoring has no use for them."""
     scales: dict[str, DenseScale]
     """Dense feature -> its normalisation."""
     vector_scales: dict[str, VectorScale]
@@ -171,7 +173,7 @@ class _Run:
                 table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables
             },
             scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
-            counts={name: counter.counts for name, counter in self.hashed.items()},
+            counts={name: counter.result for name, counter in self.hashed.items()},
             vector_scales={name: vectors.scale() for name, vectors in self.vectors.items()},
             single=self.single,
             bags=self.bags,

@@ -52,22 +52,21 @@ class RowCounter:
     Example:
         >>> counter = RowCounter(BucketMapper(np.array([18.0, 25.0])))
         >>> counter.add(pl.Series([17, 18, 30, None, 40]))
-        >>> counter.counts
+        >>> counter.result()
         array([1, 1, 1, 2], dtype=uint32)
     """
 
     def __init__(self, mapper: Mapper) -> None:
         self.mapper = mapper
-        self.counts = np.zeros(mapper.rows, np.uint32)
+        self._counts = np.zeros(mapper.rows, np.uint32)
 
     def add(self, values: pl.Series) -> None:
         """Count the rows of values."""
-        rows = self.mapper(values)
-        if len(self.counts) < 8 * len(rows):
-            self.counts += np.bincount(rows, minlength=len(self.counts)).astype(np.uint32)
-        else:
-            found, counts = np.unique(rows, return_counts=True)
-            self.counts[found] += counts.astype(np.uint32)
+        np.add.at(self._counts, self.mapper(values), np.uint32(1))
+
+    def result(self) -> NDArray[np.uint32]:
+        """The counts so far."""
+        return self._counts
 
 
 class VocabMapper:

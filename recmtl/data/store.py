@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,7 +161,7 @@ def _save_table(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
     if isinstance(mapper, HashMapper):
         number = sum(1 for _ in folder.glob("counts-*.parquet"))
         file = f"counts-{number:04d}.parquet"
-        frame = pl.DataFrame({"count": fitted.counts[name]})
+        frame = pl.DataFrame({"count": fitted.counts[name]()})
         frame.write_parquet(folder / file, compression="zstd")
         return {
             "name": name,
@@ -187,7 +188,11 @@ def _restore(text: str, folder: Path) -> Fitted:
     fitted = Fitted(
         spec=spec,
         mappers={table.name: _restore_table(table, folder) for table in state.tables},
-        counts={t.name: _restore_counts(t, folder) for t in state.tables if t.kind == "hash"},
+        counts={
+            table.name: partial(_restore_counts, table.rows, folder / table.file)
+            for table in state.tables
+            if table.kind == "hash"
+        },
         scales={name: DenseScale(*scale) for name, scale in state.scales.items()},
         vector_scales={
             name: VectorScale(np.array(scale.shift), np.array(scale.scale))
@@ -261,12 +266,11 @@ def _restore_table(table: _Table, folder: Path) -> Mapper:
     return VocabMapper(Vocabulary(ids, frame["count"]))
 
 
-def _restore_counts(table: _Table, folder: Path) -> NDArray[np.uint32]:
-    file = folder / table.file
+def _restore_counts(num_rows: int, file: Path) -> NDArray[np.uint32]:
     counts = _read_columns(file, ["count"], "table of counts")["count"]
-    if counts.dtype != pl.UInt32 or counts.null_count() or len(counts) != table.rows:
+    if counts.dtype != pl.UInt32 or counts.null_count() or len(counts) != num_rows:
         raise CheckpointError(
-            f"{file}: its counts are not those of a table of {table.rows} rows. Train again."
+            f"{file}: its counts are not those of a table of {num_rows} rows. Train again."
         )
     return counts.to_numpy()
 

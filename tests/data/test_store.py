@@ -162,3 +162,14 @@ def test_parts_that_do_not_belong_together_are_refused(
     rewritten(folder, **changes)
     with pytest.raises(CheckpointError, match=message):
         Encoders.load(folder)
+
+
+def test_counts_that_are_not_the_tables_are_refused_where_they_are_asked_for(folder: Path) -> None:
+    tables = json.loads((folder / "encoders.json").read_text())["tables"]
+    hashed = next(table for table in tables if table["kind"] == "hash")
+    path = folder / hashed["file"]
+    pl.DataFrame({"count": pl.Series([1], dtype=pl.UInt32)}).write_parquet(path)
+    sums = json.loads((folder / "files.json").read_text())
+    (folder / "files.json").write_text(json.dumps(sums | {path.name: sha256_of(path)}))
+    with pytest.raises(CheckpointError, match=r"counts-\d{4}\.parquet: its counts are not those"):
+        Encoders.load(folder).counts(hashed["name"])
