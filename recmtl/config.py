@@ -323,6 +323,17 @@ def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             f"Write {max(1, round(batch_size / streams)) * streams}, for example."
         )
         yield Problem(("train", "batch_size" if "batch_size" in train else "streams"), message)
+    given = _section(train, "embedding")
+    numbers = (batch_size, given.get("lr", EmbeddingConfig().lr), given.get("prior", 0.0))
+    if given.get("optimizer") == "sgd" and all(isinstance(n, int | float) for n in numbers):
+        rows_of_batch, lr, prior = numbers
+        if lr > 0 and prior > rows_of_batch / lr:
+            message = (
+                f"`prior` must be at most {rows_of_batch / lr:g}, `batch_size` over the tables'"
+                " `lr`, where their `optimizer` is `sgd`: a longer step overshoots zero. Got "
+                f"{prior:g}."
+            )
+            yield Problem(("train", "embedding"), message)
     devices = train.get("devices")
     if isinstance(devices, int) and isinstance(streams, int) and devices > 0 < streams % devices:
         fewer = max(n for n in range(1, devices) if streams % n == 0)

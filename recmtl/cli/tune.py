@@ -30,7 +30,7 @@ __all__ = ["command"]
     "--search",
     type=click.Path(path_type=Path),
     help="What to search: lines such as 'train.lr: {low: 1e-4, high: 1e-2, log: true}' or"
-    " 'wide: {choices: [none, fm]}' (default: learning rates, the tables' penalty and scale, the"
+    " 'wide: {choices: [none, fm]}' (default: learning rates, the tables' prior and scale, the"
     " tower's dropout and sizes, wide).",
 )
 @click.option("--jobs", type=int, help="Trials at a time (default: what memory and cores allow).")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -117,20 +118,19 @@ class Encoders:
         """
         return cls(store.load(Path(folder)))
 
-    def counts(self, table: str) -> NDArray[np.int64]:
-        """In how many training rows each row of a table is looked up by the table's owner.
+    def counts(self, table: str) -> NDArray[Any]:
+        """How often each row of a table is looked up by the table's owner in the training rows.
 
-        Of a vocabulary's rows and a hash's they were counted; the others are even shares: buckets
-        are about equally full, or few.
+        Buckets whose borders are quantiles have even shares; the rest was counted.
         """
         mapper = self._fitted.mappers[table]
         if table in self._fitted.counts:
-            return self._fitted.counts[table]().astype(np.int64)
+            return self._fitted.counts[table]()
+        num_items = round(self.num_rows * self._fitted.mean_lengths.get(table, 1.0))
         if not isinstance(mapper, VocabMapper):
-            return np.full(mapper.rows, self.num_rows // max(mapper.rows - 1, 1))
+            return np.full(mapper.rows, num_items // max(mapper.rows - 1, 1))
         known = mapper.vocab.counts.to_numpy()
-        items = self.num_rows * self._fitted.mean_lengths.get(table, 1.0)
-        return np.concatenate([[max(round(items) - int(known.sum()), 0)], known])
+        return np.concatenate([[max(num_items - int(known.sum()), 0)], known])
 
     def columns(self, *, labels: bool) -> list[str]:
         """Columns that `encode` needs."""

@@ -59,8 +59,9 @@ class Fitted:
     mappers: dict[str, Mapper]
     """Table -> how a value becomes one of its rows, in the order of `spec.tables`."""
     counts: dict[str, Callable[[], NDArray[np.uint32]]]
-    """Table of a hash -> in how many training rows its owner looks each row up. Read from disk when
-    they are asked for: scoring has no use for them."""
+    """Table -> how often its owner looks each row up in the training rows, where that was counted:
+    all but vocabularies of single ids, which know it, and quantiles. Read from disk when they are
+    asked for: scoring has no use for them."""
     scales: dict[str, DenseScale]
     """Dense feature -> its normalisation."""
     vector_scales: dict[str, VectorScale]
@@ -119,7 +120,16 @@ class _Run:
             for f in owners
             if f.vocab is not None
         }
-        self.hashed = {f.name: RowCounter(self._mapper(f)) for f in owners if f.hash is not None}
+        self.rows = {
+            f.name: RowCounter(self._mapper(f))
+            for f in owners
+            if f.vocab is None and not isinstance(f.buckets, int)
+        }
+        self.repeats = {  # a vocabulary counts rows, and an item may be in one several times
+            f.name: VocabCounter(1, pending_ids=self.counters[f.name].pending_ids)
+            for f in owners
+            if f.vocab is not None and isinstance(f, SequenceFeature)
+        }
         sampled = [f.name for f in owners if isinstance(f.buckets, int)]
         # All samples, and what it takes to sort one of them, in a quarter of the budget.
         size = spec.data.memory_bytes // (4 * 8 * (len(sampled) + 3))
@@ -167,13 +177,16 @@ class _Run:
         problems = problems or self.labels.problems(self.log.name)
         if problems:
             raise DataError.all_of(problems)
+        mappers = {table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables}
+        for name, repeats in self.repeats.items():
+            self.rows[name] = RowCounter(mappers[name])
+            seen = repeats.finish()
+            self.rows[name].add(seen.ids, seen.counts.to_numpy())
         return Fitted(
             spec=self.spec,
-            mappers={
-                table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables
-            },
+            mappers=mappers,
             scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
-            counts={name: counter.result for name, counter in self.hashed.items()},
+            counts={name: counter.result for name, counter in self.rows.items()},
             vector_scales={name: vectors.scale() for name, vectors in self.vectors.items()},
             single=self.single,
             bags=self.bags,
@@ -204,14 +217,14 @@ class _Run:
             text = "values do not fit into Int64. Write them as strings."
             self.tally.add([Problem(feature.name, "wide", num_lost, text)])
             return
-        counter = self.hashed.get(feature.name)
-        if feature.name in self.counters or counter is not None:
+        if feature.name in self.rows:
+            self.rows[feature.name].add(values)
+        if feature.name in self.repeats:
+            self.repeats[feature.name].add(as_ids(values, self._family(feature.name)))
+        if feature.name in self.counters:
             if feature.name in self.items and is_list(column.dtype):
                 values = flatten(column.list.unique()).values  # `min_count` counts rows
-            if counter is not None:
-                counter.add(values)
-            else:
-                self.counters[feature.name].add(as_ids(values, self._family(feature.name)))
+            self.counters[feature.name].add(as_ids(values, self._family(feature.name)))
         elif feature.name in self.samples:
             self.samples[feature.name].add(column, start)
 

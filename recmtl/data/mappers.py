@@ -47,7 +47,7 @@ class Mapper(Protocol):
 
 
 class RowCounter:
-    """In how many training rows each row of a table is looked up.
+    """How often each row of a table is looked up.
 
     Example:
         >>> counter = RowCounter(BucketMapper(np.array([18.0, 25.0])))
@@ -60,9 +60,10 @@ class RowCounter:
         self.mapper = mapper
         self._counts = np.zeros(mapper.rows, np.uint32)
 
-    def add(self, values: pl.Series) -> None:
-        """Count the rows of values."""
-        np.add.at(self._counts, self.mapper(values), np.uint32(1))
+    def add(self, values: pl.Series, times: NDArray[np.int64] | None = None) -> None:
+        """Count the rows of values, each once or as often as `times` says."""
+        counts = np.uint32(1) if times is None else times.astype(np.uint32)
+        np.add.at(self._counts, self.mapper(values), counts)
 
     def result(self) -> NDArray[np.uint32]:
         """The counts so far."""

@@ -42,7 +42,9 @@ class _Table(_Strict):
     rows: int
     size: int | None = None
     borders: tuple[float, ...] = ()
-    file: Annotated[str, Field(pattern=r"^(vocab|counts)-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
+    file: Annotated[str, Field(pattern=r"^vocab-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
+    counts: Annotated[str, Field(pattern=r"^counts-\d{4,9}\.parquet$")] | None = None
+    """How often each row is looked up."""
 
 
 class _VectorScale(_Strict):
@@ -75,7 +77,10 @@ class _State(_Strict):
 def save(fitted: Fitted, folder: Path) -> None:
     """Write all files, or none; a folder that is there is replaced."""
     with atomic_folder(folder) as temporary:
-        tables = [_save_table(name, fitted, temporary) for name in fitted.mappers]
+        tables = [
+            _save_table(name, mapper, temporary) | _save_counts(name, fitted, temporary)
+            for name, mapper in fitted.mappers.items()
+        ]
         write_json(
             temporary / "encoders.json",
             {
@@ -144,8 +149,7 @@ def load(folder: Path) -> Fitted:
     raise CheckpointError(f"{path}: the content is not that of encoders ({what}). Train again.")
 
 
-def _save_table(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
-    mapper = fitted.mappers[name]
+def _save_table(name: str, mapper: Mapper, folder: Path) -> dict[str, Any]:
     if isinstance(mapper, VocabMapper):
         number = sum(1 for _ in folder.glob("vocab-*.parquet"))
         file = f"vocab-{number:04d}.parquet"
@@ -159,17 +163,12 @@ def _save_table(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
             "file": file,
         }
     if isinstance(mapper, HashMapper):
-        number = sum(1 for _ in folder.glob("counts-*.parquet"))
-        file = f"counts-{number:04d}.parquet"
-        frame = pl.DataFrame({"count": fitted.counts[name]()})
-        frame.write_parquet(folder / file, compression="zstd")
         return {
             "name": name,
             "kind": "hash",
             "family": mapper.family,
             "rows": mapper.rows,
             "size": mapper.size,
-            "file": file,
         }
     assert isinstance(mapper, BucketMapper)
     borders = mapper.borders.tolist()
@@ -182,6 +181,15 @@ def _save_table(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
     }
 
 
+def _save_counts(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
+    if name not in fitted.counts:
+        return {}
+    file = f"counts-{[*fitted.counts].index(name):04d}.parquet"
+    frame = pl.DataFrame({"count": fitted.counts[name]()})
+    frame.write_parquet(folder / file, compression="zstd")
+    return {"counts": file}
+
+
 def _restore(text: str, folder: Path) -> Fitted:
     state = _State.model_validate_json(text)
     spec = state.spec
@@ -189,9 +197,9 @@ def _restore(text: str, folder: Path) -> Fitted:
         spec=spec,
         mappers={table.name: _restore_table(table, folder) for table in state.tables},
         counts={
-            table.name: partial(_restore_counts, table.rows, folder / table.file)
+            table.name: partial(_restore_counts, table.rows, folder / table.counts)
             for table in state.tables
-            if table.kind == "hash"
+            if table.counts is not None
         },
         scales={name: DenseScale(*scale) for name, scale in state.scales.items()},
         vector_scales={

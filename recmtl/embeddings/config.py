@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,10 +28,10 @@ class EmbeddingConfig:
     pooled vector)."""
     prior: float = 0.0
     """Precision (one over the variance) of a normal prior on every row v of a table: the loss
-    summed over the training rows gains prior/2 · |v|² once for each v, so that ids seen rarely stay
-    near zero and frequent ones do not. 30 to 100 keep tables of users and items from over-fitting
-    in further epochs, and slow the first one down. A table that features share is penalised where
-    its owner looks it up."""
+    summed over the training rows gains prior/2 · |v|² once for each v, where a penalty at each
+    lookup, such as `l2`, holds frequent ids back as well. 30 to 100 keep tables of users and items
+    from over-fitting in further epochs, and slow the first one down. A table that features share is
+    penalised where its owner looks it up, and not at all where its owner is a pooled list."""
     init_scale: float = 0.01
     """Initial weights are normal with this standard deviation; row 0 starts at zero."""
 
@@ -40,5 +41,7 @@ class EmbeddingConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)!r}.")
         for name in ("l2", "prior"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"`{name}` must be a finite number of at least 0, got {getattr(self, name)!r}."
+                )

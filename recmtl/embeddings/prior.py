@@ -1,7 +1,7 @@
 """Prior: a normal prior on every row of a table, as a decay where the row is looked up.
 
 Shape letters: B rows, F features of a block, C columns of a block, E embedding width, L sequence
-length, N values, R rows of all tables.
+length, R rows of all tables.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from itertools import accumulate, groupby
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recmtl.batch import Batch
-from recmtl.embeddings.pooling import bag_of, positions, rows_of
+from recmtl.embeddings.pooling import positions
 from recmtl.embeddings.tables import Layout
 from recmtl.embeddings.vectors import Vectors
 
@@ -26,54 +28,55 @@ _Runs = tuple[tuple[int, int], ...]
 class Prior(nn.Module):
     r"""What the rows of tables would be if nothing were known: zero, with some precision.
 
-    The loss over all N training rows is to have, for each row v of each table,
+    The loss summed over all training rows is to have, for each row v of each table,
 
     .. math:: \frac{\lambda}{2} \lVert v \rVert^2
 
-    once, however often v is looked up; in the mean loss of a batch of B rows that is expected of
-    :math:`\lambda / (n_v B)` at each of its lookups, where :math:`n_v` is how often v is looked up
-    in the training rows. Its gradient is added where the vectors' gradient passes by, so that the
+    once, however often v is looked up. In the mean loss of a batch of weight W, that is a gradient
+    of :math:`\lambda v / (n_v W)` at each of its lookups, where :math:`n_v` is how often v is
+    looked up in the training rows. It is added where the vectors' gradient passes by, so that the
     loss is that of the tasks. A table that several features share decays where its owner looks it
-    up; of a bag, the pooled vector decays by the mean of its items' rates.
+    up; where the owner is a list that is pooled, whose items are not seen one by one, not at all.
 
     Example:
         >>> from recmtl.embeddings.tables import SingleFeature, Table
         >>> tables = (Table("user", 3, 2, ("user",)),)
         >>> layout = Layout(tables, (SingleFeature("user", "user"),), (), (), ("user",))
-        >>> prior = Prior(layout, {"user": torch.tensor([1, 4, 8])})
+        >>> prior = Prior(layout, {"user": np.array([1, 4, 8])})
         >>> prior.rate_R
         tensor([1.0000, 0.2500, 0.1250])
     """
 
     rate_R: Tensor
 
-    def __init__(self, layout: Layout, counts: Mapping[str, Tensor]) -> None:
+    def __init__(self, layout: Layout, counts: Mapping[str, NDArray[Any]]) -> None:
         """Keep how fast each row decays.
 
         Args:
             layout: features and tables.
-            counts: table -> in how many training rows its owner looks each row up; below one
+            counts: table -> how often its owner looks each row up in the training rows; below one
                 counts as one.
         """
         super().__init__()
-        rates = [1.0 / counts[t.name].clamp(min=1).float() for t in layout.tables]
-        self.register_buffer("rate_R", torch.cat(rates), persistent=False)
+        rates = [1.0 / np.maximum(counts[t.name], 1).astype(np.float32) for t in layout.tables]
+        self.register_buffer("rate_R", torch.from_numpy(np.concatenate(rates)), persistent=False)
         firsts = accumulate((t.num_embeddings for t in layout.tables), initial=0)
         self._first = {t.name: first for t, first in zip(layout.tables, firsts, strict=False)}
-        self._owners = frozenset(self._first) & frozenset(layout.features)
         self._place = {f.name: i for i, f in enumerate(layout.single)}
         self._max_len = {s.name: s.max_len for s in layout.sequences}
+        self._owners = frozenset(self._first) & (self._place.keys() | self._max_len.keys())
         self._dims = layout.dims
         self._singles: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, vectors: Vectors, batch: Batch, scale_B: Tensor) -> Vectors:
+    def forward(self, vectors: Vectors, batch: Batch, scale: Tensor) -> Vectors:
         r"""The same vectors, which will decay in backward.
 
         Args:
             vectors: what was looked up for the batch.
-            batch: the batch.
-            scale_B: :math:`\lambda / B`, as each row's weight says.
+            batch: the batch; rows of weight 0 decay nothing.
+            scale: :math:`\lambda / W`.
         """
+        scale_B = scale * (batch.weight_B > 0)
         return vectors.map_blocks(lambda names, block: self._decaying(names, block, batch, scale_B))
 
     def _decaying(
@@ -82,11 +85,10 @@ class Prior(nn.Module):
         if self._owners.isdisjoint(names):
             return block
         if block.dim() == 3:
-            rate = self._rates_of_items(names[0], batch) * scale_B.unsqueeze(1)
-            return _decay(block.flatten(1), rate, ((block.shape[2], block.shape[1]),)).view_as(
-                block
-            )
-        if self._owners.issuperset(names) and self._place.keys() >= set(names):
+            rate_BL = self._rates_of_items(names[0], batch) * scale_B.unsqueeze(1)
+            run = (block.shape[2], block.shape[1])
+            return _decay(block.flatten(1), rate_BL, (run,)).view_as(block)
+        if self._owners.issuperset(names):
             rate_FB = self._rates_of_singles(names, batch)
         else:
             rate_FB = torch.stack([self._rates(name, batch) for name in names])
@@ -107,15 +109,10 @@ class Prior(nn.Module):
         return self.rate_R.index_select(0, (ids_FB + first_F1).view(-1)).view(ids_FB.shape)
 
     def _rates(self, name: str, batch: Batch) -> Tensor:
-        """The same of one feature, [B]; zero where its table's owner is another."""
+        """The same of one feature, [B]; zero where nothing decays."""
         if name not in self._owners:
             return self.rate_R.new_zeros(len(batch))
-        if name in self._place:
-            return self.rate_R[batch.ids_FB[self._place[name]] + self._first[name]]
-        column = bag_of(batch, name)
-        rate_N = self.rate_R[column.values_N + self._first[name]]
-        sum_B = rate_N.new_zeros(len(batch)).index_add(0, rows_of(column), rate_N)
-        return sum_B / column.lengths_B.clamp(min=1)
+        return self.rate_R[batch.ids_FB[self._place[name]] + self._first[name]]
 
     def _rates_of_items(self, name: str, batch: Batch) -> Tensor:
         """The same of each item of a sequence, [B, L]; zero for padding."""

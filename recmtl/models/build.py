@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from recmtl.embeddings import Layout, layout
+from recmtl.errors import SpecError
 from recmtl.models.inputs import TowerInputs, commonest_dim
 from recmtl.models.multi_task import MultiTaskNet
 from recmtl.spec import Spec
@@ -156,7 +157,7 @@ def _inputs(spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout)
     if isinstance(tower_config, StackConfig):
         parts = {name: getattr(tower_config, name) for name in ("tower", "interaction", "wide")}
     who = [f"{name}: `{part.kind}`" for name, part in parts.items() if requires_of(part)]
-    return TowerInputs(
+    inputs = TowerInputs(
         spec,
         tables,
         requires=requires_of(tower_config),
@@ -164,6 +165,21 @@ def _inputs(spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout)
         who=", ".join(who),
         attends=_attends(spec),
     )
+    problems = [
+        f"{name}: `{part.kind}` multiplies pairs of fields, and there is one, `{inputs.fields[0]}`."
+        f" Add a feature, or write `{name}: none`."
+        for name, part in parts.items()
+        if part.kind in ("fm", "fwfm") and len(inputs.fields) == 1
+    ]
+    heads = getattr(parts["tower"], "num_attention_heads", 1)
+    if getattr(parts["tower"], "encoder", None) == "self+target" and inputs.field_dim % heads:
+        problems.append(
+            f"tower.num_attention_heads: must divide the field width {inputs.field_dim}, got "
+            f"{heads}. Write another number, or another `tower.field_dim`."
+        )
+    if problems:
+        raise SpecError.all_of(problems)
+    return inputs
 
 
 def _attends(spec: Spec) -> bool:

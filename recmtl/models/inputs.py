@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate
 
@@ -228,17 +228,33 @@ class TowerInputs(nn.Module):
                 f"{who} needs a behaviour sequence. Add a feature of `type: sequence`, "
                 "for example a list column of the items a user clicked before."
             )
-        elif "target" in requires and not self._targets:
-            table = spec.table_of(spec.sequences[0]) if spec.sequences else "item_id"
-            problems.append(
-                f"{who} needs a target that a sequence's items are compared with. Add a "
-                f"single-valued sparse feature that owns or shares the table `{table}`."
-            )
+        elif "target" in requires:
+            problems += self._target_problems(spec, who)
         if unknown := requires - {"fields", "sequences", "target"}:
             listed = ", ".join(f"`{name}`" for name in sorted(unknown))
             problems.append(f"{who} requires {listed}, which a spec cannot give yet.")
         if problems:
             raise SpecError.all_of(problems)
+
+    def _target_problems(self, spec: Spec, who: str) -> Iterator[str]:
+        """Behaviours whose items would be compared with those of others, or with a list."""
+        tables = {s.name: spec.table_of(s) for s in spec.sequences}
+        single = {f.table: f.name for f in self.layout.single}
+        own = {s.name: s.target or single.get(tables[s.name]) for s in spec.sequences}
+        for behaviour, names in self._behaviours.items():
+            if not any(own[name] for name in names):
+                yield (
+                    f"{who} needs a target that the items of behaviour `{behaviour}` are compared "
+                    "with. Add a single-valued sparse feature that owns or shares the table "
+                    f"`{tables[names[0]]}`, or name one as `target` of `{names[0]}`."
+                )
+        lists = {bag.name for bag in self.layout.bags}
+        for name, target in own.items():
+            if target in lists:
+                yield (
+                    f"{who}: the `target` of `{name}` must be single-valued, and column "
+                    f"`{target}` holds lists."
+                )
 
 
 def commonest_dim(spec: Spec) -> int:

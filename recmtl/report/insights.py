@@ -53,7 +53,7 @@ def insights(
     said = {
         "Calibration": _calibration(summary.get("tasks", {})),
         "Certainty": _certainty(summary.get("tasks", {})),
-        "Features": _features(analysis.importance),
+        "Features": _features(analysis.importance, summary.get("tasks", {})),
         "Experts": _experts(summary.get("gates", [])),
         "Conflict": _conflict(analysis.conflict),
         "Training": _training(lines, monitor, mode),
@@ -109,6 +109,15 @@ def _certainty(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
 
 
+def _is_told_from_chance(found: Mapping[str, Any]) -> bool:
+    """Whether an AUC, if there is one, is above .5 by more than its error."""
+    if found.get("auc") is None:
+        return True
+    positives = found["positives"]
+    half = _SIGMAS * auc_error(found["auc"], positives, found["n"] - positives)
+    return bool(found["auc"] - half > 0.5)
+
+
 def auc_error(auc: float, positives: int, negatives: int) -> float:
     """Standard error of an AUC.
 
@@ -124,10 +133,12 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
     return math.sqrt(max(variance, 0.0) / (positives * negatives))
 
 
-def _features(importance: Mapping[str, Any] | None) -> Iterator[str]:
-    """What each task rests on, where shuffles agree that it does."""
+def _features(
+    importance: Mapping[str, Any] | None, tasks: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """What each task rests on, where shuffles agree that it does and it knows anything at all."""
     for name, found in (importance or {"tasks": {}})["tasks"].items():
-        if not found["features"]:
+        if not found["features"] or not _is_told_from_chance(tasks.get(name, {})):
             continue
         metric = str(found["metric"]).upper()
         clear = {
@@ -249,12 +260,11 @@ def _training(
         )
     which = "The first of" if best == 0 else f"Epoch {best + 1} of"
     ends = " epochs" if best == 0 else ""
+    cure = " A stronger `train.embedding.prior` keeps rare ids from being learnt by heart."
     yield (
         f"{which} {len(epochs)}{ends} was the best: after it validation `{monitor}` went "
-        f"from {values[best]:.4f} to {values[-1]:.4f}{fell}."
+        f"from {values[best]:.4f} to {values[-1]:.4f}{fell}.{cure if fell else ''}"
     )
-    if fell:
-        yield "A stronger `train.embedding.prior` keeps rare ids from being learnt by heart."
 
 
 def _training_loss(lines: Sequence[Mapping[str, Any]], epoch: int, task: str) -> float | None:

@@ -30,6 +30,8 @@ SUMMARY = "simulation.json"
 ROW_GROUP_ROWS = 40_000
 FRESH_ROWS = (40_000, 1_600_000)
 """Fewest and most impressions that the additive models are fitted on; else four times the rows."""
+FRESH_ROWS_PER_ID = 8
+"""Of each user and item on the average; a model fitted on fewer would be no bound."""
 ADDED = {"users": NUM_USERS, "items": NUM_ITEMS, "signal": 1.0}
 """What a summary of an earlier version does not say, because it could not be changed."""
 
@@ -55,7 +57,8 @@ class _World(NamedTuple):
 class SimulationSummary:
     """What was written, and how well its test rows can be ranked.
 
-    An AUC is None where the test rows lack a class.
+    An AUC is None where the test rows lack a class; that of the best additive model too where users
+    or items are too many to be met often enough (see `FRESH_ROWS_PER_ID`).
     """
 
     spec: Path
@@ -193,6 +196,7 @@ def _summarise(
     test = frame[first_test_row:]
     test_columns = _main_effects(Context(*(x_N[first_test_row:] for x_N in seen)))
     num_fresh = min(max(4 * frame.height, FRESH_ROWS[0]), FRESH_ROWS[1])
+    is_seen = num_fresh >= FRESH_ROWS_PER_ID * max(asked.users, asked.items)
     fresh = draw_context(world, num_fresh, np.random.default_rng([asked.seed, 2]))
     p_ctr_N, p_cvr_N = world.probs(fresh)
     truth_N = {"ctr": p_ctr_N, "cvr": p_cvr_N, "ctcvr": p_ctr_N * p_cvr_N}
@@ -202,12 +206,15 @@ def _summarise(
         "cvr": test["conversion_potential"],
         "ctcvr": test["conversion"],
     }
-    bayes, additive = {}, {}
+    bayes: dict[str, float | None] = {}
+    additive: dict[str, float | None] = {}
     for task, prob_N in truth_N.items():
         label_N = labels[task].to_numpy() == 1
-        effects = fit_additive(_main_effects(fresh), prob_N)
         bayes[task] = auc(known[task].to_numpy(), label_N)
-        additive[task] = auc(predict_additive(effects, test_columns), label_N)
+        additive[task] = None
+        if is_seen:
+            effects = fit_additive(_main_effects(fresh), prob_N)
+            additive[task] = auc(predict_additive(effects, test_columns), label_N)
     clicks = frame.filter(pl.col("click") == 1)
     base_rates = {
         "ctr": _mean(frame["click"]),

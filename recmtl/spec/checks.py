@@ -207,10 +207,18 @@ def _target_problems(i: int, feature: Data, by_name: Mapping[str, Data]) -> Iter
 
 def _behaviour_problems(data: Data) -> Iterator[Problem]:
     first: dict[str, Data] = {}
+    others = {text(f, "name") for _, f in entries(data, "features") if f.get("type") != "sequence"}
     for i, feature in entries(data, "features"):
         if feature.get("type") != "sequence":
             continue
         behaviour = text(feature, "behaviour") or "history"
+        if behaviour in others and behaviour not in first:
+            message = (
+                f"`behaviour` must not be the name of a feature that is no sequence, got "
+                f"`{behaviour}`. Write another word, such as `behaviour: clicks`."
+            )
+            key = "behaviour" if "behaviour" in feature else "name"
+            yield Problem(("features", i, key), message)
         other = first.setdefault(behaviour, feature)
         for key, default in (("max_len", None), ("keep_last", True)):
             ours, theirs = feature.get(key, default), other.get(key, default)

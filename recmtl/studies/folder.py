@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -166,8 +167,8 @@ class StudyFolder:
             return False
         try:
             return bool(read_sealed(state).get("what", StudyFolder.what) == self.what)
-        except CheckpointError:
-            return True  # `begin` says so, or starts anew
+        except CheckpointError:  # `begin` says so, or starts anew
+            return _may_be_a_study(state)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -179,3 +180,12 @@ class StudyFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive(self.path):
             yield
+
+
+def _may_be_a_study(state: Path) -> bool:
+    """Whether a file that cannot be trusted may be a study's, and not somebody's of that name."""
+    try:
+        found = json.loads(state.read_bytes())
+    except ValueError:
+        return True
+    return isinstance(found, dict) and {"what", "format", "spec"} <= found.keys()

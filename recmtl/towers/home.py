@@ -82,6 +82,11 @@ class HoMEConfig:
         require_not_empty(expert_widths=self.expert_widths)
         require_one_of(("layer", "batch", "none"), norm=self.norm)
         require_one_of(("swish", "relu"), activation=self.activation)
+        if self.norm == "layer" and min(self.expert_widths) < 2:
+            raise ValueError(
+                "`expert_widths` must be at least 2 each where `norm` is `layer`, which makes a "
+                f"constant of one unit, got {self.expert_widths!r}."
+            )
         require_fraction(dropout=self.dropout)
 
 

@@ -64,6 +64,11 @@ class MaskNetConfig:
 
     def __post_init__(self) -> None:
         require_positive(num_blocks=self.num_blocks, width=self.width)
+        if self.width < 2:
+            raise ValueError(
+                "`width` must be at least 2: a layer norm over one unit is a constant, got "
+                f"{self.width!r}."
+            )
         if not self.reduction > 0:
             raise ValueError(f"`reduction` must be above 0, got {self.reduction!r}.")
 

@@ -152,7 +152,9 @@ class FwFM(Wide):
         super().__init__(in_dim=in_dim, tasks=tasks)
         num_fields = len(in_dim.fields) if isinstance(in_dim, InputDims) else 0
         if num_fields < 2:
-            raise ValueError(f"`in_dim` must be `InputDims` with two `fields`, got {in_dim!r}.")
+            raise ValueError(
+                f"`in_dim` must be `InputDims` with at least two `fields`, got {in_dim!r}."
+            )
         row_P, column_P = torch.triu_indices(num_fields, num_fields, offset=1)
         self.task_pairs = self._by_task(len(row_P))
         # Products of all pairs are one batched product; both halves of it get half of a weight.

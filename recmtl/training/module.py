@@ -28,7 +28,7 @@ from recmtl.data.codes import Aside
 from recmtl.embeddings import layout
 from recmtl.embeddings.prior import Prior
 from recmtl.embeddings.sharded import ShardedLookup
-from recmtl.errors import RecMTLError, SpecError
+from recmtl.errors import SpecError
 from recmtl.models import build_net, build_tasks, reads_items
 from recmtl.models.outcomes import Outcomes
 from recmtl.spec import Spec
@@ -140,7 +140,10 @@ class MultiTaskModule(pl.LightningModule):
             self.trainer,
             self.train_config,
             automatic=self.automatic_optimization,
-            has_batch_norm=getattr(self.config.tower, "norm", None) == "batch",
+            has_batch_norm=any(
+                getattr(tower, "norm", None) == "batch"
+                for tower in (self.config.tower, getattr(self.config.tower, "head", None))
+            ),
         )
         outside = [name for name, _ in self.named_parameters() if not name.startswith("net.")]
         if outside:
@@ -159,13 +162,14 @@ class MultiTaskModule(pl.LightningModule):
         encoders, train = self.encoders, self.train_config
         tables = layout(self.config, encoders.tables, encoders.single, encoders.bags)
         network = self.config.network
-        if not reads_items(self.config, network) and train.embedding.l2 == 0:
-            tables = tables.with_means()  # the penalty is on each item
+        own = {table.name for table in tables.tables} & {s.name for s in tables.sequences}
+        penalised = train.embedding.l2 > 0 or (train.embedding.prior > 0 and own)
+        if not reads_items(self.config, network) and not penalised:
+            tables = tables.with_means()  # penalties are on each item
         lookup = ShardedLookup(tables, train.embedding, seed=train.seed)
         self.net = build_net(self.config, network, encoders, lookup, seed=train.seed)
         if train.embedding.prior > 0 and tables.tables:
-            counts = {t.name: torch.from_numpy(encoders.counts(t.name)) for t in tables.tables}
-            self._prior = Prior(tables, counts)
+            self._prior = Prior(tables, {t.name: encoders.counts(t.name) for t in tables.tables})
         self._is_random = any(isinstance(m, _Dropout) and m.p > 0 for m in self.net.modules())
 
     def on_fit_start(self) -> None:
@@ -228,10 +232,11 @@ class MultiTaskModule(pl.LightningModule):
         total_weight = _over_ranks(batch.weight_B.sum())
         kwargs: dict[str, Any] = {}
         if self._prior is not None:
-            share_B = batch.weight_B / total_weight.clamp(min=1e-12)
             # The gradient will be averaged over ranks, as that of the loss is.
-            scale_B = share_B * (self.train_config.embedding.prior * _world_size())
-            kwargs["decay"] = partial(self._prior, batch=batch, scale_B=scale_B)
+            scale = (
+                self.train_config.embedding.prior * _world_size() / total_weight.clamp(min=1e-12)
+            )
+            kwargs["decay"] = partial(self._prior, batch=batch, scale=scale)
         if l2 > 0:
             logits_BH, squares_B = self.net(batch, squares=True, **kwargs)
         else:
@@ -268,9 +273,9 @@ class MultiTaskModule(pl.LightningModule):
         mean, self._logged = self._losses.since(self._logged)
         mean = _over_ranks(mean)
         if not bool(mean.isfinite().all()):
-            raise RecMTLError(
+            raise SpecError(
                 f"The loss is no longer a finite number at step {self.trainer.global_step:,}. Lower"
-                " `train.lr` or `train.embedding.lr`, or set `train.clip`."
+                " `train.lr`, `train.embedding.lr`, `l2` or `prior`, or set `train.clip`."
             )
         for key, value in zip(self._loss_keys, mean, strict=True):
             self.log(key, value, prog_bar=key == "train/loss", batch_size=1)

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_nothing_but_json_and_parquet(folder: Path) -> None:
     assert sorted(f.name for f in folder.iterdir()) == [
-        *(f"counts-{n:04d}.parquet" for n in range(3)),
+        *(f"counts-{n:04d}.parquet" for n in range(4)),
         "encoders.json",
         "files.json",
         *(f"vocab-{n:04d}.parquet" for n in range(3)),
@@ -167,7 +167,7 @@ def test_parts_that_do_not_belong_together_are_refused(
 def test_counts_that_are_not_the_tables_are_refused_where_they_are_asked_for(folder: Path) -> None:
     tables = json.loads((folder / "encoders.json").read_text())["tables"]
     hashed = next(table for table in tables if table["kind"] == "hash")
-    path = folder / hashed["file"]
+    path = folder / hashed["counts"]
     pl.DataFrame({"count": pl.Series([1], dtype=pl.UInt32)}).write_parquet(path)
     sums = json.loads((folder / "files.json").read_text())
     (folder / "files.json").write_text(json.dumps(sums | {path.name: sha256_of(path)}))

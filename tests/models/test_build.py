@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
-from recmtl.embeddings import PlainLookup
+from recmtl.embeddings import PlainLookup, layout
+from recmtl.errors import SpecError
 from recmtl.models import build_net, build_tasks, input_dims
-from recmtl.towers import ESMMConfig, MMoEConfig, PLEConfig, SharedBottomConfig
+from recmtl.towers import (
+    BiInteractionConfig,
+    DTRNConfig,
+    ESMMConfig,
+    FMConfig,
+    FwFMConfig,
+    MMoEConfig,
+    PLEConfig,
+    SharedBottomConfig,
+    StackConfig,
+)
 from tests.embeddings.world import DIMS, ENCODERS, ROWS, SPEC, random_rows, to_batch, world_layout
 
 NUM_POOLED = 8 + 8 + 8 + 4 + 8 + 12 + 12 + 4
@@ -24,6 +38,23 @@ def test_one_logit_for_each_head_in_the_order_of_the_spec() -> None:
         net = build_net(SPEC, config, ENCODERS, plain_lookup())
         assert [slot.name for slot in net.tower.tasks] == ["ctr", "cvr", "dwell"]
         assert net(batch).shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"wide": FMConfig()}, {"wide": FwFMConfig()}, {"interaction": BiInteractionConfig()}],
+)
+def test_pairs_need_two_fields(part: dict[str, Any]) -> None:
+    spec = SPEC.model_copy(update={"features": (SPEC.features[1],)})
+    tables = layout(spec, {"user": 3}, ("user",), ())
+    with pytest.raises(SpecError, match=r"multiplies pairs of fields, and there is one, `user`\."):
+        input_dims(spec, StackConfig(tower=MMoEConfig(), **part), tables)
+
+
+def test_attention_heads_divide_the_width_of_fields() -> None:
+    tower = DTRNConfig(encoder="self+target", num_attention_heads=4, field_dim=10)
+    with pytest.raises(SpecError, match=r"num_attention_heads: must divide the field width 10"):
+        input_dims(SPEC, tower, world_layout())
 
 
 def test_width_of_the_input_vector() -> None:

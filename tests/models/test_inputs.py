@@ -126,6 +126,22 @@ def test_missing_target_says_what_to_add() -> None:
         build(spec_of(USER, HISTORY), ("user",), requires={"sequences", "target"})
 
 
+def test_each_behaviour_needs_a_target_of_its_own() -> None:
+    clicks = HISTORY | {"target": "user"}
+    other = HISTORY | {"name": "shops", "behaviour": "visit"}
+    aligned = HISTORY | {"name": "gaps"}  # its behaviour has a target
+    with pytest.raises(SpecError, match=r"items of behaviour `visit` .* name one as `target` of"):
+        build(spec_of(USER, clicks, aligned, other), ("user",), requires={"sequences", "target"})
+    build(spec_of(USER, clicks, aligned), ("user",), requires={"sequences", "target"})
+
+
+def test_a_target_holds_no_lists() -> None:
+    spec = spec_of(USER, HISTORY | {"target": "user"})
+    tables = layout(spec, dict.fromkeys(spec.tables, 3), (), ("user",))
+    with pytest.raises(SpecError, match="`target` of `history` must be single-valued"):
+        TowerInputs(spec, tables, field_dim=4, who="", requires={"sequences", "target"})
+
+
 def test_a_target_that_is_named_is_taken() -> None:
     spec = spec_of(USER, HISTORY | {"target": "user"})
     inputs = build(spec, ("user",), requires={"sequences", "target"})

@@ -230,3 +230,14 @@ def test_unknown_ids() -> None:
 
 def test_a_perfect_auc_has_no_error() -> None:
     assert math.isclose(auc_error(1.0, 5, 5), 0.0)
+
+
+def test_nothing_is_said_of_the_features_of_a_model_that_knows_nothing() -> None:
+    features = {"user": {"mean": 0.02, "std": 0.001}}
+    importance = {"tasks": {"ctr": {"metric": "auc", "features": features}}, "shuffles": 3}
+    known = {"auc": 0.8, "positives": 100, "n": 1000, "pcoc": None}
+    for auc, expected in ((0.8, True), (0.52, False)):
+        told = said(
+            {"tasks": {"ctr": known | {"auc": auc}}}, analysis=Analysis(importance=importance)
+        )
+        assert any("rests most on `user`" in text for text in told) is expected

@@ -155,6 +155,12 @@ def test_without_signal_nothing_is_better_than_the_additive_model(tmp_path: Path
     assert found.bayes_auc["ctr"] > 0.6
 
 
+def test_too_many_ids_to_fit_the_bound(tmp_path: Path) -> None:
+    found = simulate(tmp_path, rows=20_000, seed=1, users=20_000, items=400)
+    assert found.additive_auc == {"ctr": None, "cvr": None, "ctcvr": None}
+    assert found.bayes_auc["ctr"] is not None
+
+
 def test_more_signal_is_further_from_the_additive_model(tmp_path: Path) -> None:
     signals = (0.3, 1.0, 3)
     found = [

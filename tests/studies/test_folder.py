@@ -110,6 +110,9 @@ def test_a_search_that_starts_anew_forgets_its_trials(tmp_path: Path, config: Ru
         seeded = load_spec(tmp_path / "world/spec.yaml", ["train.seed=5"])
         with pytest.raises(CheckpointError, match=r"another spec: `train\.seed` differ"):
             folder.begin(seeded, STAMPS, settings, overwrite=False)
+        (tmp_path / "out/study.json").write_text('{"mine": 1}')
+        with pytest.raises(SpecError, match="exists and is no"):
+            folder.require_free()
         (tmp_path / "out/study.json").write_text("{")  # damaged: it can still be replaced
         folder.require_free()
         with pytest.raises(CheckpointError, match=r"study\.json: cannot be read"):

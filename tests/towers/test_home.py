@@ -175,6 +175,7 @@ def test_experts_of_equal_spread_whatever_the_scale_of_their_weights() -> None:
         ({"norm": "instance"}, "`norm` must be one of `layer`, `batch`, `none`, got 'instance'"),
         ({"activation": "gelu"}, "`activation` must be one of `swish`, `relu`, got 'gelu'"),
         ({"expert_widths": ()}, "`expert_widths`"),
+        ({"expert_widths": (8, 1)}, "`expert_widths` must be at least 2 each where `norm`"),
     ],
 )
 def test_config_refuses(wrong: dict[str, Any], message: str) -> None:

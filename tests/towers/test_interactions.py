@@ -195,8 +195,9 @@ def test_pairs_that_make_a_label_are_learned() -> None:
         (lambda: StackConfig(tower=DTRNConfig(), interaction=CrossNetConfig()), "below `dtrn`"),
         (lambda: CrossNetConfig(num_layers=0), "`num_layers` must be a positive integer"),
         (lambda: CrossNetConfig(rank=0), "`rank` must be a positive integer"),
+        (lambda: MaskNetConfig(width=1), "`width` must be at least 2"),
         (lambda: MaskNetConfig(reduction=0.0), r"`reduction` must be above 0, got 0\.0"),
-        (lambda: FwFM(in_dim=5, tasks=TASKS), "with two `fields`, got 5"),
+        (lambda: FwFM(in_dim=5, tasks=TASKS), "with at least two `fields`, got 5"),
         (lambda: MaskNet(MaskNetConfig(), in_dim=5), "must be `InputDims` with `fields`, got 5"),
     ],
 )
