@@ -71,7 +71,7 @@ def run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("runs") / "run"
     small = ["tower.num_experts=2", "tower.expert_widths=[16]", "tower.head_widths=[8]"]
-    quick = ["tower=mmoe", *small, "train.batch_size=512", "train.epochs=1"]
+    quick = ["tower=mmoe", "wide=none", *small, "train.batch_size=512", "train.epochs=1"]
     api.train(funnel / "spec.yaml", out=out, overrides=quick)
     return out
 
@@ -87,7 +87,7 @@ def home_run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     api.train(
         funnel / "spec.yaml",
         out=out,
-        overrides=["train.batch_size=512", "train.epochs=1", tower, *groups],
+        overrides=["train.batch_size=512", "train.epochs=1", "wide=none", tower, *groups],
     )
     return out
 
@@ -100,9 +100,8 @@ def dtrn_run(funnel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dtrn") / "run"
     head = "head: {kind: mmoe, num_experts: 3, expert_widths: [8], head_widths: []}"
     tower = f"tower={{kind: dtrn, {head}}}"
-    api.train(
-        funnel / "spec.yaml", out=out, overrides=["train.batch_size=512", "train.epochs=1", tower]
-    )
+    quick = ["train.batch_size=512", "train.epochs=1", "wide=none", tower]
+    api.train(funnel / "spec.yaml", out=out, overrides=quick)
     return out
 
 

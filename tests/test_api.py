@@ -49,7 +49,8 @@ def test_a_loaded_config_trains_to_the_same_metrics(funnel: Path, tmp_path: Path
 
 def test_a_spec_without_a_table_trains_and_scores(funnel: Path, tmp_path: Path) -> None:
     config = load_spec(
-        funnel / "spec.yaml", [*QUICK, "features=[{name: price, type: dense}]", "train.epochs=2"]
+        funnel / "spec.yaml",
+        [*QUICK, "wide=none", "features=[{name: price, type: dense}]", "train.epochs=2"],
     )
     result = api.train(config, data=funnel, out=tmp_path / "a")
     assert result.epochs == 2

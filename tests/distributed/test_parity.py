@@ -29,7 +29,7 @@ SGD = (
 OPTIONS = {
     "plain SGD": SGD,
     "l2, clipped": (*SGD, "train.embedding.l2=0.01", "train.clip=0.1"),
-    "prior": (*SGD, "train.embedding.prior=20"),
+    "prior": (*SGD, "train.embedding.prior=10"),
     "each task by its own rows": (*SGD, "train.normalize=observed"),
     "adagrad, decay": ("train.embedding.optimizer=adagrad", "train.weight_decay=0.01"),
 }
