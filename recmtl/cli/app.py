@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -103,6 +104,15 @@ def main(args: list[str] | None = None) -> None:
             1,
             arguments,
         )
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data`: where the files of a spec are."""
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help="Folder of the data (default: that of SPEC).",
+    )(command)
 
 
 def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:

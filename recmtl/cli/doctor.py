@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.app import data_option, debug_option, emit, json_option
 
 __all__ = ["command"]
 
@@ -15,9 +15,7 @@ __all__ = ["command"]
 @click.command("doctor")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the data (default: that of SPEC)."
-)
+@data_option
 @json_option
 @debug_option
 def command(spec: Path, overrides: tuple[str, ...], data: Path | None, as_json: bool) -> None:

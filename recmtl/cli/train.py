@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.app import INTERRUPTED, debug_option, emit, json_option
+from recmtl.cli.app import INTERRUPTED, data_option, debug_option, emit, json_option
 from recmtl.cli.eval import table
 
 __all__ = ["command"]
@@ -19,9 +19,7 @@ __all__ = ["command"]
 @click.command("train")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the data (default: that of SPEC)."
-)
+@data_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Train anew where OUT holds a run already.")
 @json_option

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.app import data_option, debug_option, emit, json_option
 
 __all__ = ["command"]
 
@@ -15,9 +15,7 @@ __all__ = ["command"]
 @click.command("tune")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the data (default: that of SPEC)."
-)
+@data_option
 @click.option(
     "--trials",
     type=int,

@@ -121,7 +121,8 @@ class Encoders:
     def counts(self, table: str) -> NDArray[Any]:
         """How often each row of a table is looked up by the table's owner in the training rows.
 
-        Buckets whose borders are quantiles have even shares; the rest was counted.
+        Buckets whose borders are quantiles have even shares; the rest was counted (of a list-valued
+        sparse feature's vocabulary, the rows that an id is in).
         """
         mapper = self._fitted.mappers[table]
         if table in self._fitted.counts:

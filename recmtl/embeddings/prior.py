@@ -66,7 +66,7 @@ class Prior(nn.Module):
         self._max_len = {s.name: s.max_len for s in layout.sequences}
         self._owners = frozenset(self._first) & (self._place.keys() | self._max_len.keys())
         self._dims = layout.dims
-        self._singles: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+        self._indices: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, vectors: Vectors, batch: Batch, scale: Tensor) -> Vectors:
         r"""The same vectors, which will decay in backward.
@@ -88,31 +88,31 @@ class Prior(nn.Module):
             rate_BL = self._rates_of_items(names[0], batch) * scale_B.unsqueeze(1)
             run = (block.shape[2], block.shape[1])
             return _decay(block.flatten(1), rate_BL, (run,)).view_as(block)
-        if self._owners.issuperset(names):
-            rate_FB = self._rates_of_singles(names, batch)
-        else:
-            rate_FB = torch.stack([self._rates(name, batch) for name in names])
+        rate_FB = self._rates(names, batch)
         widths = tuple(
             (width, len([*same])) for width, same in groupby(names, self._dims.__getitem__)
         )
         return _decay(block, rate_FB.mul_(scale_B).T, widths)
 
-    def _rates_of_singles(self, names: tuple[str, ...], batch: Batch) -> Tensor:
-        """One over how often each row's vector is looked up, [F, B]: one gather for all."""
-        if names not in self._singles:
-            place_F = torch.tensor([self._place[name] for name in names])
-            first_F1 = torch.tensor([[self._first[name]] for name in names])
-            device = self.rate_R.device
-            self._singles[names] = place_F.to(device), first_F1.to(device)
-        place_F, first_F1 = self._singles[names]
-        ids_FB = batch.ids_FB if len(names) == len(self._place) else batch.ids_FB[place_F]
-        return self.rate_R.index_select(0, (ids_FB + first_F1).view(-1)).view(ids_FB.shape)
+    def _rates(self, names: tuple[str, ...], batch: Batch) -> Tensor:
+        """One over how often each row's vector is looked up, [F, B]: one gather for all owners.
 
-    def _rates(self, name: str, batch: Batch) -> Tensor:
-        """The same of one feature, [B]; zero where nothing decays."""
-        if name not in self._owners:
-            return self.rate_R.new_zeros(len(batch))
-        return self.rate_R[batch.ids_FB[self._place[name]] + self._first[name]]
+        Zero where nothing decays.
+        """
+        own = [f for f, name in enumerate(names) if name in self._owners]
+        if names not in self._indices:
+            place_F = torch.tensor([self._place[names[f]] for f in own])
+            first_F1 = torch.tensor([[self._first[names[f]]] for f in own])
+            device = self.rate_R.device
+            self._indices[names] = place_F.to(device), first_F1.to(device)
+        place_F, first_F1 = self._indices[names]
+        rows_FB = batch.ids_FB[place_F] + first_F1
+        rate_FB = self.rate_R.index_select(0, rows_FB.view(-1)).view(rows_FB.shape)
+        if len(own) == len(names):
+            return rate_FB
+        every_FB = rate_FB.new_zeros(len(names), len(batch))
+        every_FB[own] = rate_FB
+        return every_FB
 
     def _rates_of_items(self, name: str, batch: Batch) -> Tensor:
         """The same of each item of a sequence, [B, L]; zero for padding."""

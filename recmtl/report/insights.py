@@ -94,12 +94,12 @@ def _certainty(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, found in tasks.items():
         if "auc" not in found:
             continue
-        positives, negatives = found["positives"], found["n"] - found["positives"]
+        positives, negatives = _classes(found)
         counts = f"{_count(positives, 'positive')} and {_count(negatives, 'negative')}"
         if found["auc"] is None:
             yield f"`{name}` has no AUC: its validation rows are {counts}."
             continue
-        half = _SIGMAS * auc_error(found["auc"], positives, negatives)
+        half = _uncertainty(found)
         if half > _WIDE:
             low = found["auc"] - half
             chance = ", which does not tell it from chance" if low <= 0.5 <= low + 2 * half else ""
@@ -113,9 +113,17 @@ def _is_told_from_chance(found: Mapping[str, Any]) -> bool:
     """Whether an AUC, if there is one, is above .5 by more than its error."""
     if found.get("auc") is None:
         return True
-    positives = found["positives"]
-    half = _SIGMAS * auc_error(found["auc"], positives, found["n"] - positives)
-    return bool(found["auc"] - half > 0.5)
+    return bool(found["auc"] - _uncertainty(found) > 0.5)
+
+
+def _uncertainty(found: Mapping[str, Any]) -> float:
+    """Half the interval of an AUC."""
+    return _SIGMAS * auc_error(found["auc"], *_classes(found))
+
+
+def _classes(found: Mapping[str, Any]) -> tuple[int, int]:
+    """Positives and negatives."""
+    return found["positives"], found["n"] - found["positives"]
 
 
 def auc_error(auc: float, positives: int, negatives: int) -> float:

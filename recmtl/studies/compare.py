@@ -16,6 +16,7 @@ from recmtl.data import open_splits
 from recmtl.errors import SpecError
 from recmtl.run import versions
 from recmtl.scoring import BatchScorer
+from recmtl.studies.arguments import require_whole, to_nobody
 from recmtl.studies.children import Failure, Job, error_of, train_all
 from recmtl.studies.contestants import Contestant, PlannedRun, contestants_of
 from recmtl.studies.costs import cost_of
@@ -83,10 +84,10 @@ def compare(
         CheckpointError: `out` was started with another spec or on other data, or is damaged.
         RecMTLError: no run came to its end.
     """
-    folder, say = StudyFolder(Path(out)), notify or _to_nobody
-    _require_number("seeds", seeds, _MOST_SEEDS)
+    folder, say = StudyFolder(Path(out)), notify or to_nobody
+    require_whole("seeds", seeds, 1, _MOST_SEEDS)
     if jobs is not None:
-        _require_number("jobs", jobs, cores())
+        require_whole("jobs", jobs, 1, cores())
     base, contestants, left_out = contestants_of(
         spec, overrides, towers=towers, objectives=objectives, baselines=baselines
     )
@@ -194,10 +195,6 @@ def failure_code(failed: Sequence[dict[str, Any]]) -> int:
     return codes.pop() if len(codes) == 1 else 1
 
 
-def _to_nobody(text: str) -> None:
-    """Nobody hears it."""
-
-
 def _job(run: PlannedRun, folder: StudyFolder) -> Job:
     """The run as a job; its spec is written where the child will read it."""
     write_text(folder.spec(run.name), dump_yaml(run.config))
@@ -217,11 +214,6 @@ def _require_some(planned: Sequence[PlannedRun], failures: Sequence[Failure]) ->
     code = failure_code([{"exit_code": failure.exit_code} for failure in failures])
     text = "\n".join(said)
     raise error_of(code)(f"None of {len(planned)} runs came to its end. What they said:\n{text}")
-
-
-def _require_number(name: str, value: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise SpecError(f"{name}: must be a whole number from 1 to {most}, got {value!r}.")
 
 
 def _command(

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-__all__ = ["markdown_table", "rendered", "text_table"]
+__all__ = ["markdown_end", "markdown_table", "rendered", "text_table"]
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -34,6 +34,12 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     """
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def markdown_end(title: str, notes: Sequence[str], origin: Sequence[tuple[str, str]]) -> list[str]:
+    """The last lines of a page in Markdown: what its words mean, and how it came about."""
+    lines = ["", f"## {title}", "", *(f"- {note}" for note in notes)]
+    return [*lines, "", "## How it came about", "", *(f"- {name}: {v}" for name, v in origin)]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recmtl.studies.contestants import SINGLE_TASK
-from recmtl.studies.page_parts import markdown_table, rendered, text_table
+from recmtl.studies.page_parts import markdown_end, markdown_table, rendered, text_table
 from recmtl.studies.plots import Dot, cost_plot, intervals_plot
 from recmtl.studies.verdicts import number, sentences, short, signed
 
@@ -25,10 +25,7 @@ def as_markdown(summary: Summary) -> str:
     for task, (names, cells) in _metric_tables(summary).items():
         lines += ["", f"## {task}: all metrics, means over seeds", ""]
         lines += markdown_table(["contestant", *names], cells)
-    lines += ["", "## What the columns are", ""]
-    lines += [f"- {note}" for note in _notes(summary)]
-    lines += ["", "## How it came about", ""]
-    lines += [f"- {name}: {value}" for name, value in _origin(summary)]
+    lines += markdown_end("What the columns are", _notes(summary), _origin(summary))
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,7 @@ from recmtl.config import RunConfig, dump_yaml, fingerprint
 from recmtl.data import open_splits
 from recmtl.errors import SpecError
 from recmtl.run import versions
+from recmtl.studies.arguments import require_whole, to_nobody
 from recmtl.studies.contestants import loaded_spec
 from recmtl.studies.machine import cores, jobs_for, machine_text
 from recmtl.studies.search import (
@@ -93,11 +94,11 @@ def tune(
     with naming_the_extra("`recmtl tune`"):
         from recmtl.studies.proposals import propose
 
-    folder, say = TuneFolder(Path(out)), notify or _to_nobody
-    _require_whole("trials", trials, 1, _MOST_TRIALS)
-    _require_whole("seed", seed, 0, _MOST_SEED)
+    folder, say = TuneFolder(Path(out)), notify or to_nobody
+    require_whole("trials", trials, 1, _MOST_TRIALS)
+    require_whole("seed", seed, 0, _MOST_SEED)
     if jobs is not None:
-        _require_whole("jobs", jobs, 1, cores())
+        require_whole("jobs", jobs, 1, cores())
 
     base = loaded_spec(spec, overrides)
 
@@ -251,15 +252,6 @@ def _head(summary: Mapping[str, Any]) -> str:
         f" {summary['monitor']} {number(values['best'])} on the validation rows,"
         f" {number(values['as_it_stands'])} before."
     )
-
-
-def _to_nobody(text: str) -> None:
-    """Nobody hears it."""
-
-
-def _require_whole(name: str, value: int, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise SpecError(f"{name}: must be a whole number from {least} to {most}, got {value!r}.")
 
 
 def _command(

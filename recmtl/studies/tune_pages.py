@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from recmtl.spec.dump import one_line
-from recmtl.studies.page_parts import markdown_table, rendered, text_table
+from recmtl.studies.page_parts import markdown_end, markdown_table, rendered, text_table
 from recmtl.studies.search import Choices
 from recmtl.studies.tune_plots import Point, course_plot, key_plot
 from recmtl.studies.verdicts import number, signed
@@ -29,10 +29,7 @@ def as_markdown(summary: Summary) -> str:
     if changes := _changes(summary):
         lines += [*markdown_table(_CHANGES, changes), ""]
     lines += ["## Trials, best first", "", *markdown_table(head, rows)]
-    lines += ["", "## What the words mean", ""]
-    lines += [f"- {note}" for note in _notes(summary)]
-    lines += ["", "## How it came about", ""]
-    lines += [f"- {name}: {value}" for name, value in _origin(summary)]
+    lines += markdown_end("What the words mean", _notes(summary), _origin(summary))
     return "\n".join(lines) + "\n"
 
 

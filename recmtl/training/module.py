@@ -230,17 +230,17 @@ class MultiTaskModule(pl.LightningModule):
         assert self.net is not None
         l2, squares_B = self.train_config.embedding.l2, None
         total_weight = _over_ranks(batch.weight_B.sum())
-        kwargs: dict[str, Any] = {}
+        decay = None
         if self._prior is not None:
             # The gradient will be averaged over ranks, as that of the loss is.
             scale = (
                 self.train_config.embedding.prior * _world_size() / total_weight.clamp(min=1e-12)
             )
-            kwargs["decay"] = partial(self._prior, batch=batch, scale=scale)
+            decay = partial(self._prior, batch=batch, scale=scale)
         if l2 > 0:
-            logits_BH, squares_B = self.net(batch, squares=True, **kwargs)
+            logits_BH, squares_B = self.net(batch, squares=True, decay=decay)
         else:
-            logits_BH = self.net(batch, **kwargs)
+            logits_BH = self.net(batch, decay=decay)
         observed_weight_T = None
         if self.train_config.normalize == "observed":
             own_T = self.tasks.observed_weight(batch.labels_BK, batch.weight_B)

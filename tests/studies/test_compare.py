@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pytest
 
 import recmtl
 from recmtl import evaluate
-from recmtl.cli import main
 from recmtl.errors import CheckpointError, DataError, SpecError
 from tests.runs import run_differences
 from tests.studies.worlds import write_world
@@ -53,18 +51,6 @@ def told(summary: dict[str, Any]) -> dict[str, Any]:
         "contestants": {c["name"]: c["tasks"] for c in summary["contestants"]},
         "failed": summary["failed"],
     }
-
-
-@pytest.fixture
-def recmtl_cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        signal.signal(signal.SIGTERM, before)
-        return int(str(ended.value.code)), *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.slow

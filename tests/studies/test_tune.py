@@ -20,7 +20,6 @@ import pytest
 
 import recmtl
 from recmtl import evaluate, load_spec
-from recmtl.cli import main
 from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
 from tests.studies.test_compare import processes_of
 from tests.studies.worlds import write_world
@@ -70,18 +69,6 @@ def by_default(world: Path) -> Path:
     assert "tune: 4,096 of 4,096 rows (100 %)" in done.stderr
     assert "trials 2 of 2, best 0." in done.stderr
     return out
-
-
-@pytest.fixture
-def recmtl_cli(capsys: pytest.CaptureFixture[str]) -> Recmtl:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        signal.signal(signal.SIGTERM, before)
-        return int(str(ended.value.code)), *capsys.readouterr()
-
-    return call
 
 
 def told(summary: dict[str, Any]) -> list[dict[str, Any]]:
