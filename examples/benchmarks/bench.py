@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs in processes of their own, and where a figure comes from."""
+"""What the benchmarks share: data, runs in processes of their own, where a figure comes from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,27 @@ from pathlib import Path
 
 from recmtl.run import versions
 
-__all__ = ["ROOT", "provenance", "recmtl", "train_once"]
+__all__ = ["ROOT", "prepared", "provenance", "recmtl", "simulated", "train_once"]
 
 ROOT = Path(__file__).parents[2]
+OPTIONS = {"kuairand": ("--train-until", "2022-04-16", "--valid-until", "2022-04-17")}
+"""Of the data sets' scripts: the days are those of a cut of 8 to 19 April 2022."""
+
+
+def prepared(name: str, raw: Path, folder: Path) -> Path:
+    """Make a public data set's files from its owner's, unless they are there; returns `folder`."""
+    if not (folder / "train.parquet").is_file():
+        script = ROOT / "datasets" / name / "prepare.py"
+        command = [sys.executable, script, raw, folder, *OPTIONS.get(name, ())]
+        subprocess.run(command, check=True)
+    return folder
+
+
+def simulated(folder: Path, *options: object) -> Path:
+    """Simulate a funnel and its spec, unless they are there; returns `folder`."""
+    if not (folder / "spec.yaml").is_file():
+        recmtl("simulate", folder, *options)
+    return folder
 
 
 def recmtl(*args: object) -> str:

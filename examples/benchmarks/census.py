@@ -9,13 +9,12 @@ with `.gz`). Metrics are computed here, by scikit-learn, from `BatchScorer`.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from bench import ROOT, provenance, train_once
+from bench import ROOT, prepared, provenance, train_once
 from sklearn.metrics import roc_auc_score
 
 from recmtl import BatchScorer
@@ -35,9 +34,7 @@ def main() -> None:
         "--result", type=Path, default=Path(__file__).parent / "results" / "census.md"
     )
     args = parser.parse_args()
-    data = args.work / "data"
-    prepare = ROOT / "datasets" / "census_income" / "prepare.py"
-    subprocess.run([sys.executable, str(prepare), str(args.raw), str(data)], check=True)
+    data = prepared("census_income", args.raw, args.work / "data")
     test = pl.read_parquet(data / "test.parquet")
     rows = [judge(args.work / f"seed-{seed}", data, seed, test) for seed in range(args.seeds)]
     mean = np.mean(rows, axis=0)

@@ -10,12 +10,11 @@ what was finished in an earlier call is not done again.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import ROOT, provenance, recmtl
+from bench import ROOT, prepared, provenance, recmtl, simulated
 
 TOWERS = "shared_bottom,mmoe,ple,esmm,home,dtrn"
 WORLD = ("--rows", 400_000, "--seed", 1)
@@ -68,14 +67,9 @@ def main() -> None:
 
 def data_sets(args: argparse.Namespace) -> list[DataSet]:
     """The three; files that are missing are prepared."""
-    funnel, census, kuairand = (args.work / name for name in ("funnel", "census", "kuairand"))
-    if not (funnel / "spec.yaml").is_file():
-        recmtl("simulate", funnel, *WORLD)
-    if not (census / "train.parquet").is_file():
-        prepare("census_income", args.census, census)
-    if not (kuairand / "train.parquet").is_file():
-        days = ("--train-until", "2022-04-16", "--valid-until", "2022-04-17")
-        prepare("kuairand", args.kuairand, kuairand, *days)
+    funnel = simulated(args.work / "funnel", *WORLD)
+    census = prepared("census_income", args.census, args.work / "census")
+    kuairand = prepared("kuairand", args.kuairand, args.work / "kuairand")
     specs = ROOT / "feature_specs"
     return [
         DataSet(
@@ -101,12 +95,6 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
             "A small cut of the log; the test rows are its last days.",
         ),
     ]
-
-
-def prepare(name: str, raw: Path, folder: Path, *options: str) -> None:
-    """Make a public data set's files."""
-    script = ROOT / "datasets" / name / "prepare.py"
-    subprocess.run([sys.executable, script, raw, folder, *options], check=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,9 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from bench import ROOT, provenance, recmtl, train_once
+from bench import ROOT, prepared, provenance, simulated, train_once
+
+from recmtl.config import load_spec
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -30,17 +31,18 @@ EPOCHS = 8
 FUNNELS = {"funnel, 100,000 rows": (100_000, 11), "funnel, 400,000 rows": (400_000, 12)}
 TASKS = {
     "funnel": ("ctr", "ctcvr"),
-    "census": ("income", "never_married"),
+    "census_income": ("income", "never_married"),
     "kuairand": ("is_click", "long_view", "is_like", "is_follow"),
 }
 """Whose AUC counts: binary tasks of all rows with at least some hundred positives to judge on."""
 NOTHING = "train.embedding.prior=0"
+SLOWER = "half the spec's train.embedding.lr"
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "nothing": (NOTHING,),
     "l2 .001 on lookups": (NOTHING, "train.embedding.l2=0.001"),
     "l2 .01 on lookups": (NOTHING, "train.embedding.l2=0.01"),
     "dropout .4": (NOTHING, "tower.dropout=0.4"),
-    "half the learning rate of tables": (NOTHING, "train.embedding.lr=*0.5"),
+    "half the learning rate of tables": (NOTHING, SLOWER),
     "prior 3": ("train.embedding.prior=3",),
     "prior 10": ("train.embedding.prior=10",),
     "prior 30": ("train.embedding.prior=30",),
@@ -80,8 +82,6 @@ class DataSet(NamedTuple):
     spec: Path
     data: Path
     tasks: tuple[str, ...]
-    table_lr: float
-    has_sequences: bool
 
 
 def main() -> None:
@@ -122,31 +122,27 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
     """All data sets; what is missing is prepared."""
     found = []
     for name, (rows, seed) in FUNNELS.items():
-        folder = args.work / slug(name)
-        if not (folder / "spec.yaml").is_file():
-            recmtl("simulate", folder, "--rows", rows, "--seed", seed)
-        found.append(DataSet(name, folder / "spec.yaml", folder, TASKS["funnel"], 0.1, True))
-    days = ("--train-until", "2022-04-16", "--valid-until", "2022-04-17")
-    prepared = (
-        ("Census-Income", "census_income", args.census, (), TASKS["census"], 0.05, False),
-        ("KuaiRand", "kuairand", args.kuairand, days, TASKS["kuairand"], 0.02, True),
+        folder = simulated(args.work / slug(name), "--rows", rows, "--seed", seed)
+        found.append(DataSet(name, folder / "spec.yaml", folder, TASKS["funnel"]))
+    public = (
+        ("Census-Income", "census_income", args.census),
+        ("KuaiRand", "kuairand", args.kuairand),
     )
-    for name, folder, raw, options, tasks, lr, has_sequences in prepared:
-        data = args.work / folder
-        if not (data / "train.parquet").is_file():
-            script = ROOT / "datasets" / folder / "prepare.py"
-            subprocess.run([sys.executable, script, raw, data, *options], check=True)
-        spec = ROOT / "feature_specs" / f"{folder}.yaml"
-        found.append(DataSet(name, spec, data, tasks, lr, has_sequences))
+    for name, short, raw in public:
+        spec = ROOT / "feature_specs" / f"{short}.yaml"
+        found.append(DataSet(name, spec, prepared(short, raw, args.work / short), TASKS[short]))
     return found
 
 
 def settings_of(data: DataSet) -> dict[str, tuple[str, ...]]:
-    """The settings that the data set can feed; `*x` multiplies the spec's own learning rate."""
+    """The settings that the data set can feed."""
+    spec = load_spec(data.spec)
+    slower = f"train.embedding.lr={0.5 * spec.train.embedding.lr:g}"
+    has_sequences = any(feature.type == "sequence" for feature in spec.features)
     return {
-        name: tuple(key.replace("=*0.5", f"={0.5 * data.table_lr:g}") for key in keys)
+        name: tuple(slower if key == SLOWER else key for key in keys)
         for name, keys in SETTINGS.items()
-        if data.has_sequences or "sequence=din" not in keys
+        if has_sequences or "sequence=din" not in keys
     }
 
 

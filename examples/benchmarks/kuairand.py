@@ -13,19 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from bench import ROOT, provenance, recmtl, train_once
+from bench import ROOT, prepared, provenance, recmtl, train_once
 from kuairand_baselines import Data, boosted, frequency, linear
 
 SPEC = ROOT / "feature_specs" / "kuairand.yaml"
 TASKS = ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_profile_enter")
-DAYS = ("--train-until", "2022-04-16", "--valid-until", "2022-04-17")
 TOWERS = {
     "ple (the spec)": (),
     "mmoe": (
@@ -74,9 +72,7 @@ def main() -> None:
         "--result", type=Path, default=Path(__file__).parent / "results" / "kuairand.md"
     )
     args = parser.parse_args()
-    folder = args.work / "data"
-    prepare = ROOT / "datasets" / "kuairand" / "prepare.py"
-    subprocess.run([sys.executable, str(prepare), str(args.raw), str(folder), *DAYS], check=True)
+    folder = prepared("kuairand", args.raw, args.work / "data")
     data = Data(*(pl.read_parquet(folder / f"{part}.parquet") for part in Data._fields))
     runs: dict[str, list[dict[str, Any]]] = {}
     for name, overrides in TOWERS.items():
