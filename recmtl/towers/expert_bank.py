@@ -113,7 +113,7 @@ class ExpertBank(nn.Module):
             for i, o in pairwise(sizes)
         )
         self.norms = nn.ModuleList(
-            ExpertNorm(norm, o, owners, num_task_experts, num_shared_experts)
+            ExpertNorm(norm, activation, o, owners, num_task_experts, num_shared_experts)
             for o in widths
             if norm != "none"
         )
@@ -142,8 +142,10 @@ class ExpertBank(nn.Module):
         """Normalisation, activation and dropout of a layer's products, which are used up."""
         if self.norms:
             out_EBO = self.norms[i](out_EBO)
-        is_relu = self.activation == "relu"
-        kept: Tensor = self.dropout(out_EBO.relu_() if is_relu else nn.functional.silu(out_EBO))
+        else:
+            is_relu = self.activation == "relu"
+            out_EBO = out_EBO.relu_() if is_relu else nn.functional.silu(out_EBO)
+        kept: Tensor = self.dropout(out_EBO)
         return kept
 
     def _spread(self, x_BGD: Tensor) -> Tensor:

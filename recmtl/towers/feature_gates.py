@@ -1,7 +1,7 @@
 """Feature gates: each owner reads the input with its features re-weighted.
 
 Shape letters: B rows, D input width, G owners (named ones, then the shared one), L low-rank gates
-of each owner, R their rank.
+of each owner, R their rank, N = L * (R + 1) columns that read an owner's input.
 """
 
 from __future__ import annotations
@@ -77,31 +77,40 @@ class FeatureGates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each owner's input, ``(B, G, D)``."""
-        num_owners, num_parts, rank = self.num_owners, self.num_parts, self.rank
-        reads = [self._stacked("down").transpose(1, 2).flatten(2)]
-        if num_parts > 1:
-            reads.append(self._stacked("mix"))
-        read_GDN = torch.cat(reads, dim=2)  # all that reads the input, in one product
+        read_GDN = self.reads()
         if self.own_inputs:
-            x_GBD = x.transpose(0, 1)
-            low_GBN = torch.bmm(x_GBD, read_GDN)
-        else:
-            x_GBD = x.unsqueeze(0)
-            low_BN = x @ read_GDN.transpose(0, 1).flatten(1)
-            low_GBN = low_BN.view(-1, num_owners, num_parts * (rank + (num_parts > 1)))
-            low_GBN = low_GBN.transpose(0, 1)
-        up_GLRD = self._stacked("up")
+            low_GNB = torch.bmm(read_GDN.transpose(1, 2), x.permute(1, 2, 0))
+            return self.weigh(x.transpose(0, 1), low_GNB).transpose(0, 1)
+        read_ND = read_GDN.transpose(1, 2).flatten(0, 1)
+        low_GNB = (read_ND @ x.T).view(self.num_owners, read_GDN.shape[2], -1)
+        return self.weigh(x.unsqueeze(0), low_GNB).transpose(0, 1)
+
+    def reads(self) -> Tensor:
+        """Weights of all N columns that read an owner's input, ``(G, D, N)``."""
+        down_GDN = self._stacked("down").transpose(1, 2).flatten(2)
+        if self.num_parts == 1:
+            return down_GDN
+        return torch.cat([down_GDN, self._stacked("mix")], dim=2)
+
+    def weigh(self, x_GBD: Tensor, low_GNB: Tensor) -> Tensor:
+        """The inputs re-weighted, ``(G, B, D)``, by what `reads` made of them.
+
+        Rows come last: a softmax over a short last dimension takes ten times as long.
+        """
+        num_parts, rank, up_GLRD = self.num_parts, self.rank, self._stacked("up")
         parts = [
-            torch.bmm(low_GBN[..., part * rank : (part + 1) * rank], up_GLRD[:, part]).sigmoid()
+            torch.bmm(
+                low_GNB[:, part * rank : (part + 1) * rank].transpose(1, 2), up_GLRD[:, part]
+            ).sigmoid()
             for part in range(num_parts)
         ]
         if num_parts == 1:
-            return (2.0 * parts[0] * x_GBD).transpose(0, 1)
-        mix_GBL = 2.0 * low_GBN[..., num_parts * rank :].softmax(dim=2)
-        factor_GBD = parts[0] * mix_GBL[..., :1]
+            return 2.0 * parts[0] * x_GBD
+        mix_GLB1 = (2.0 * low_GNB[:, num_parts * rank :].softmax(dim=1)).unsqueeze(3)
+        factor_GBD = parts[0] * mix_GLB1[:, 0]
         for part in range(1, num_parts):
-            factor_GBD = torch.addcmul(factor_GBD, parts[part], mix_GBL[..., part : part + 1])
-        return (factor_GBD * x_GBD).transpose(0, 1)
+            factor_GBD = factor_GBD + parts[part] * mix_GLB1[:, part]
+        return factor_GBD * x_GBD
 
     def _stacked(self, name: str) -> Tensor:
         parts = list(getattr(self, f"task_{name}").values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,7 @@ class HoME(Tower):
         self.register_buffer("group_of_T", torch.tensor(where), persistent=False)
         self.first_level = _FirstLevel(self.groups, self.width, config)
         own = config.feature_gates
-        self.task_features = _feature_gates(config, width, names) if own else nn.Identity()
+        self.task_features = _feature_gates(config, width, names) if own else None
         self.group_features = (
             _feature_gates(config, width, self.groups, has_shared=True) if own else nn.Identity()
         )
@@ -161,10 +161,9 @@ class HoME(Tower):
         num_read = config.num_task_experts + num_group + config.num_shared_experts
         self.gates = _TaskGates(names, width, num_read)
         self.self_gates = (
-            _SelfGates(width, names, config.num_task_experts, own_inputs=True)
-            if config.self_gates
-            else None
+            _SelfGates(width, names, config.num_task_experts) if config.self_gates else None
         )
+        self.by_group = _ByGroup(where, len(self.groups))
         self.heads = HeadBank(self.tasks, width, config.head_widths, dropout=config.dropout)
 
     def forward(self, x_BD: Tensor) -> Tensor:
@@ -186,26 +185,50 @@ class HoME(Tower):
 
     def _mixed(self, z_BGH: Tensor) -> Tensor:
         """What each task's head reads, ``(B, T, H)``."""
-        z_BTH = z_BGH.index_select(1, self.group_of_T)
-        own_BEH, group_BEH = self._experts(z_BGH, z_BTH)
-        weight_BTN = self._weights(z_BGH, z_BTH)
-        num_own = self.config.num_task_experts
-        own_BTM = weight_BTN[..., :num_own]
+        read = self._read(z_BGH)
+        over_own_TMB, over_group_BTE, self_TMB = self._weights(read, z_BGH)
+        own_EBH, group_BEH = self._experts(read, z_BGH)
+        if self_TMB is not None:
+            over_own_TMB = over_own_TMB + self_TMB
+        own_TMBH = own_EBH.unflatten(0, (len(self.tasks), self.config.num_task_experts))
+        mixed_TBH = (over_own_TMB.unsqueeze(3) * own_TMBH).sum(dim=1)
+        mixed_BTH: Tensor = mixed_TBH.transpose(0, 1) + torch.bmm(over_group_BTE, group_BEH)
+        return mixed_BTH
+
+    def _read(self, z_BGH: Tensor) -> _Read:
+        """What tasks' gates and features make of their groups' blocks, in one product."""
+        z_CHB = z_BGH[:, : len(self.groups)].permute(1, 2, 0)
+        weights, num_gate = [self.gates.own()], self.gates.num_read
+        num_self = 0 if self.self_gates is None else self.self_gates.num_experts
         if self.self_gates is not None:
-            own_BTM = own_BTM + self.self_gates(z_BTH)
-        own_BTMH = own_BEH.unflatten(1, (-1, num_own))
-        over_BTE = self._over_group_experts(weight_BTN[..., num_own:])
-        mixed_BTH: Tensor = (own_BTM.unsqueeze(3) * own_BTMH).sum(dim=2)
-        return mixed_BTH + over_BTE @ group_BEH
+            weights.append(self.self_gates.own())
+        if self.task_features is not None:
+            weights.append(self.task_features.reads())
+        out_TNB = self.by_group(z_CHB, torch.cat(weights, dim=2))
+        rest_TNB = out_TNB[:, num_gate:]
+        return _Read(
+            out_TNB[:, :num_gate],
+            rest_TNB[:, :num_self] if num_self else None,
+            rest_TNB[:, num_self:] if self.task_features is not None else None,
+        )
 
-    def _experts(self, z_BGH: Tensor, z_BTH: Tensor) -> tuple[Tensor, Tensor]:
-        own_BEH: Tensor = self.task_experts(self.task_features(z_BTH))
+    def _experts(self, read: _Read, z_BGH: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of tasks' experts, ``(T * M, B, H)``, and of groups' and shared ones."""
+        u_TBH = z_BGH.transpose(0, 1).index_select(0, self.group_of_T)
+        if self.task_features is not None and read.features_TNB is not None:
+            u_TBH = self.task_features.weigh(u_TBH, read.features_TNB)
+        own_BEH: Tensor = self.task_experts(u_TBH.transpose(0, 1))
         group_BEH: Tensor = self.group_experts(self.group_features(z_BGH))
-        return own_BEH, group_BEH
+        return own_BEH.transpose(0, 1), group_BEH
 
-    def _weights(self, z_BGH: Tensor, z_BTH: Tensor) -> Tensor:
-        weight_BTN: Tensor = self.gates(z_BTH, z_BGH[:, -1])
-        return weight_BTN
+    def _weights(self, read: _Read, z_BGH: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gates over tasks' own experts, over all of groups and shared ones, and self-gates."""
+        weight_TNB = self.gates(read.gates_TNB, z_BGH[:, -1])
+        num_own = self.config.num_task_experts
+        own_TMB, rest_TNB = weight_TNB[:, :num_own], weight_TNB[:, num_own:]
+        self_TMB = None if read.self_TMB is None else _shares(read.self_TMB, num_own, dim=1)
+        rest_BTN = rest_TNB.permute(2, 0, 1).contiguous()  # products of strided ones are slow
+        return own_TMB, self._over_group_experts(rest_BTN), self_TMB
 
     def _over_group_experts(self, weight_BTN: Tensor) -> Tensor:
         """Weights over all experts of groups and the shared ones, 0 for those of other groups."""
@@ -225,20 +248,15 @@ class HoME(Tower):
         """
         found = self.first_level.explain(x_BD)
         z_BGH = self.first_level(x_BD)
-        z_BTH = z_BGH.index_select(1, self.group_of_T)
-        experts = self._experts(z_BGH, z_BTH)
-        weight_BTN = self._weights(z_BGH, z_BTH)
-        num_own, num_tasks = self.config.num_task_experts, len(self.tasks)
-        eye_TT1 = torch.eye(num_tasks, dtype=x_BD.dtype, device=x_BD.device).unsqueeze(2)
-        own_BTE = (weight_BTN[:, :, None, :num_own] * eye_TT1).flatten(2)
-        over_BTE = torch.cat([own_BTE, self._over_group_experts(weight_BTN[..., num_own:])], dim=2)
-        found |= named_gates(self.task_names, over_BTE)
-        if self.self_gates is not None:
-            self_BTM = self.self_gates(z_BTH)
-            found |= {
-                f"self_gates/{name}": self_BTM[:, t] for t, name in enumerate(self.task_names)
-            }
-        return found | expert_statistics(torch.cat(experts, dim=1))
+        read = self._read(z_BGH)
+        over_own_TMB, over_group_BTE, self_TMB = self._weights(read, z_BGH)
+        own_EBH, group_BEH = self._experts(read, z_BGH)
+        eye_TT1 = torch.eye(len(self.tasks), dtype=x_BD.dtype, device=x_BD.device).unsqueeze(2)
+        over_own_BTE = (over_own_TMB.permute(2, 0, 1).unsqueeze(2) * eye_TT1).flatten(2)
+        found |= named_gates(self.task_names, torch.cat([over_own_BTE, over_group_BTE], dim=2))
+        if self_TMB is not None:
+            found |= {f"self_gates/{name}": self_TMB[t].T for t, name in enumerate(self.task_names)}
+        return found | expert_statistics(torch.cat([own_EBH.transpose(0, 1), group_BEH], dim=1))
 
     def expert_refs(self) -> tuple[ExpertRef, ...]:
         """The first level's experts: groups', then shared ones; the second's: tasks', then those.
@@ -325,10 +343,47 @@ class _FirstLevel(nn.Module):
         return found | expert_statistics(self.experts(self.features(x_BD)), prefix="level_1/")
 
 
+class _Read(NamedTuple):
+    """What reads a task's group's block: columns N of its gate, of its self-gate, its features."""
+
+    gates_TNB: Tensor
+    self_TMB: Tensor | None
+    features_TNB: Tensor | None
+
+
+class _ByGroup(nn.Module):
+    """Each task's columns times its group's block: tasks of a group read it in one product.
+
+    Shape: ``(C, H, B)`` and weights ``(T, H, N)`` -> ``(T, N, B)``. Groups of fewer tasks than the
+    largest are filled up with columns that nobody reads.
+    """
+
+    task_of_S: Tensor
+    slot_of_T: Tensor
+
+    def __init__(self, group_of_T: Sequence[int], num_groups: int) -> None:
+        super().__init__()
+        tasks_of = [[t for t, g in enumerate(group_of_T) if g == c] for c in range(num_groups)]
+        self.most = max(map(len, tasks_of))
+        slots = [t for tasks in tasks_of for t in tasks + [0] * (self.most - len(tasks))]
+        place = {t: c * self.most + i for c, ts in enumerate(tasks_of) for i, t in enumerate(ts)}
+        where = [place[t] for t in range(len(group_of_T))]
+        self.register_buffer("task_of_S", torch.tensor(slots), persistent=False)
+        self.register_buffer("slot_of_T", torch.tensor(where), persistent=False)
+
+    def forward(self, z_CHB: Tensor, weight_THN: Tensor) -> Tensor:
+        """The products."""
+        weight_SNH = weight_THN.transpose(1, 2).index_select(0, self.task_of_S)
+        weight_CKH = weight_SNH.unflatten(0, (-1, self.most)).flatten(1, 2)
+        out_SNB = torch.bmm(weight_CKH, z_CHB).unflatten(1, (self.most, -1)).flatten(0, 1)
+        out_TNB: Tensor = out_SNB.index_select(0, self.slot_of_T)
+        return out_TNB
+
+
 class _TaskGates(nn.Module):
     """Each task's softmax over the experts it reads, from its group's block and the shared one.
 
-    Shape: ``(B, T, H)`` and ``(B, H)`` -> ``(B, T, N)``.
+    Shape: ``(T, N, B)``, what `own` made of the groups' blocks, and ``(B, H)`` -> ``(T, N, B)``.
     """
 
     def __init__(self, tasks: Sequence[str], width: int, num_read: int) -> None:
@@ -337,47 +392,43 @@ class _TaskGates(nn.Module):
         zeros = {task: nn.Parameter(torch.zeros(2 * width, num_read)) for task in tasks}
         self.task_weight = by_task(zeros)
 
-    def forward(self, z_BTH: Tensor, shared_BH: Tensor) -> Tensor:
+    def own(self) -> Tensor:
+        """Weights of the columns that read groups' blocks, ``(T, H, N)``."""
+        return torch.stack(list(self.task_weight.values()))[:, : self.width]
+
+    def forward(self, own_TNB: Tensor, shared_BH: Tensor) -> Tensor:
         """The weights."""
         weight_TDN = torch.stack(list(self.task_weight.values()))
-        own_THN, over_THN = weight_TDN.split(self.width, dim=1)
-        own_BTN = torch.bmm(z_BTH.transpose(0, 1), own_THN).transpose(0, 1)
-        over_BN = shared_BH @ over_THN.transpose(0, 1).flatten(1)
-        logits_BTN: Tensor = own_BTN + over_BN.view(-1, self.num_tasks, self.num_read)
-        return logits_BTN.softmax(dim=2)
+        over_KH = weight_TDN[:, self.width :].transpose(1, 2).flatten(0, 1)
+        over_TNB = (over_KH @ shared_BH.T).view(self.num_tasks, self.num_read, -1)
+        weight_TNB: Tensor = (own_TNB + over_TNB).softmax(dim=1)
+        return weight_TNB
 
 
 class _SelfGates(nn.Module):
     """Each owner's weights of its own experts: a softmax, or a sigmoid over one expert.
 
-    Shape: ``(B, D)`` or ``(B, T, D)`` -> ``(B, T, M)``.
+    Shape: ``(B, D)`` -> ``(B, T, M)``.
     """
 
     def __init__(
-        self,
-        in_dim: int,
-        owners: Sequence[str],
-        num_experts: int,
-        num_shared: int = 0,
-        *,
-        own_inputs: bool = False,
+        self, in_dim: int, owners: Sequence[str], num_experts: int, num_shared: int = 0
     ) -> None:
         super().__init__()
-        self.num_owners, self.own_inputs = len(owners), own_inputs
-        self.num_experts, self.num_shared = num_experts, num_shared
+        self.num_owners, self.num_experts = len(owners), num_experts
+        self.num_shared = num_shared
         zeros = {owner: nn.Parameter(torch.zeros(in_dim, num_experts)) for owner in owners}
         self.task_weight = by_task(zeros)
         self.shared_weight = nn.Parameter(torch.zeros(in_dim, num_shared)) if num_shared else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def own(self) -> Tensor:
+        """Weights of the owners' columns, ``(T, D, M)``."""
+        return torch.stack(list(self.task_weight.values()))
+
+    def forward(self, x_BD: Tensor) -> Tensor:
         """The owners' weights."""
-        weights = list(self.task_weight.values())
-        if self.own_inputs:
-            logits_BTM = torch.bmm(x.transpose(0, 1), torch.stack(weights)).transpose(0, 1)
-        else:
-            logits_BN = x @ torch.cat(weights, dim=1)
-            logits_BTM = logits_BN.view(-1, self.num_owners, self.num_experts)
-        return _shares(logits_BTM, self.num_experts)
+        logits_BN = x_BD @ torch.cat(list(self.task_weight.values()), dim=1)
+        return _shares(logits_BN.view(-1, self.num_owners, self.num_experts), self.num_experts)
 
     def shared(self, x_BD: Tensor) -> Tensor:
         """The weights of what is shared."""
@@ -385,8 +436,8 @@ class _SelfGates(nn.Module):
         return _shares(x_BD @ self.shared_weight, self.num_shared)
 
 
-def _shares(logits: Tensor, count: int) -> Tensor:
-    return logits.sigmoid() if count == 1 else logits.softmax(dim=-1)
+def _shares(logits: Tensor, count: int, dim: int = -1) -> Tensor:
+    return logits.sigmoid() if count == 1 else logits.softmax(dim=dim)
 
 
 def _experts(
@@ -435,6 +486,6 @@ def _of_groups(
     """Experts whose owners are groups: the tasks that they reach."""
     for ref in refs:
         found = {task for group in ref.tasks for task in reached[group]}
-        is_shared = ref.parameters[0][0].endswith("shared_weight")
+        is_shared = ".task_weight." not in ref.parameters[0][0]
         name = ref.name if is_shared else f"group {ref.name}"
         yield ref._replace(name=name, tasks=tuple(task for task in tasks if task in found))
