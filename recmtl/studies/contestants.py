@@ -12,7 +12,7 @@ from recmtl.config import ObjectiveConfig, RunConfig, SequenceConfig, dump_yaml,
 from recmtl.errors import SpecError
 from recmtl.spec import Task
 from recmtl.spec.yaml_loader import parse_yaml
-from recmtl.towers import TOWERS, ESMMConfig, NoneConfig
+from recmtl.towers import TOWERS, ESMMConfig, NoneConfig, requires_of
 
 __all__ = [
     "ADDITIVE",
@@ -127,10 +127,13 @@ def contestants_of(
                 left_out.append(f"{kind}-{objective}: no task of the spec has `product_of`.")
                 continue
             config = of_kind(kind, [] if objective is None else [f"objective={objective}"])
+            if "sequences" in requires_of(config.tower) and not config.sequences:
+                left_out.append(f"{kind}: it needs a behaviour sequence; the spec has none.")
+                break
             name = f"{kind}-{config.objective.kind}"
             found.append(Contestant(name, kind, config.objective.kind, {name: config}))
     if not found:
-        raise SpecError("\n".join(f"objectives: {words}" for words in left_out))
+        raise SpecError("\n".join(f"nothing to compare: {words}" for words in left_out))
     if baselines:
         found += [_single_task(base, of_kind(_TRUNK)), _additive(base)]
     return base, found, left_out

@@ -8,6 +8,7 @@ import pytest
 
 from recmtl import load_spec
 from recmtl.errors import SpecError
+from recmtl.simulate.funnel_spec import FUNNEL_SPEC
 from recmtl.studies.contestants import contestants_of
 from tests.studies.worlds import ALL_KINDS, SPEC, write_world
 
@@ -80,6 +81,23 @@ def test_objectives_multiply_and_esmm_has_its_own(spec: Path) -> None:
     assert [c.name for c in found] == [f"{t}-{o}" for t in ("mmoe", "esmm") for o in both]
     _, found, _ = contestants_of(spec, towers=["mmoe", "esmm"], baselines=False)
     assert [c.name for c in found] == ["mmoe-tasks", "esmm-entire_space"]
+
+
+def test_a_tower_that_the_spec_cannot_feed_is_left_out_and_said(tmp_path: Path) -> None:
+    text = "\n".join(line for line in FUNNEL_SPEC.splitlines() if "type: sequence" not in line)
+    (tmp_path / "spec.yaml").write_text(text)
+    towers = ["dtrn", "mmoe"]
+    _, found, left_out = contestants_of(
+        tmp_path / "spec.yaml", towers=towers, objectives=["tasks", "entire_space"]
+    )
+    assert [one.name for one in found][:2] == ["mmoe-tasks", "mmoe-entire_space"]
+    assert left_out == ["dtrn: it needs a behaviour sequence; the spec has none."]
+    with pytest.raises(SpecError, match="nothing to compare: dtrn: it needs a behaviour sequence"):
+        contestants_of(tmp_path / "spec.yaml", towers=["dtrn"])
+    (tmp_path / "spec.yaml").write_text(FUNNEL_SPEC)
+    _, found, left_out = contestants_of(tmp_path / "spec.yaml", towers=towers)
+    assert [one.tower for one in found][:2] == towers
+    assert not left_out
 
 
 def test_an_objective_that_cannot_be_is_left_out_and_said(tmp_path: Path) -> None:
