@@ -6,7 +6,8 @@ A step is forward, one binary loss a task, backward and fused Adam, the input in
 of 16 numbers, 20 sequence items and their target. Every matrix product of a step is written down
 while it runs, with its shapes (batched ones as batched ones); `products` are these alone, one after
 the other, into memory that is there already. What a step takes over that is what lies between its
-products.
+products. `dense` is a network of the same FLOPs at the rate of large batched products: the three of
+a bank of eight layers from 512 to 256 numbers.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ NETWORKS: dict[str, tuple[Any, int]] = {
     "esmm": (ESMMConfig(head_widths=(128, 64)), 2),
     "home": (HoMEConfig(**SIZES), 2),
     "home, 30 tasks in 3 groups": (HoMEConfig(**SIZES), 30),
+    "home of default widths, 30 tasks": (HoMEConfig(), 30),
     "dtrn under shared_bottom": (DTRNConfig(head=BOTTOM), 2),
     "dtrn under mmoe": (DTRNConfig(head=MMOE), 2),
     "mmoe, wide linear": (StackConfig(tower=MMOE, wide=LinearConfig()), 2),
@@ -75,7 +77,8 @@ PAGE = """# What networks cost beside their matrix products
 `python examples/benchmarks/networks.py --threads {threads} --batch-size {rows}`, {provenance}.
 Towers alone, without tables; {fields} fields of {width} numbers, {items} items in a sequence.
 Medians; noise is half the distance between the quartiles. `over products` is the time of a step
-over that of its matrix products alone, batched ones at the rate of batched ones.
+over that of its matrix products alone, batched ones at the rate of batched ones; `over dense` over
+that of large batched products of the same FLOPs.
 
 {table}"""
 
@@ -98,16 +101,24 @@ def main() -> None:
         config, tasks = NETWORKS[name]
         step, weights = step_of(config, tasks, args.batch_size)
         shapes = shapes_of(step)
-        contestants = {"step": step, "products": products(shapes, args.batch_size)}
+        contestants = {
+            "step": step,
+            "products": products(shapes, args.batch_size),
+            "dense": products(dense_shapes(args.batch_size), args.batch_size),
+        }
         timings = alternate(contestants, rounds=args.rounds, warm_up=2, seconds=40)
         found |= {f"{name}, {what}": timing for what, timing in timings.items()}
-        flops = sum(2 * b * m * k * n for b, m, k, n in shapes) / args.batch_size
-        took, alone = timings["step"], timings["products"]
-        ratio = paired_ratio(took, alone, cpu=True)
-        per_row = [flops / 1e6, took.wall, took.cpu, alone.wall]
-        lines.append([name, weights, *per_row, ratio, took.rows_per_s, took.noise])
+        flops = flops_of(shapes) / args.batch_size
+        took, alone, dense = timings.values()
+        share = flops_of(shapes) / flops_of(dense_shapes(args.batch_size))
+        over_products = paired_ratio(took, alone, cpu=True)
+        over_dense = paired_ratio(took, dense, cpu=True) / share
+        per_row = [flops / 1e6, took.wall, took.cpu, alone.wall, dense.wall * share]
+        ratios = [over_products, over_dense]
+        lines.append([name, weights, *per_row, *ratios, took.rows_per_s, took.noise])
     head = ["network", "weights", "MFLOP/row", "us/row", "CPU us/row", "products us/row"]
-    table = markdown([*head, "over products, CPU", "rows/s", "noise"], lines)
+    head += ["dense us/row", "over products, CPU", "over dense, CPU", "rows/s", "noise"]
+    table = markdown(head, lines)
     page = PAGE.format(
         threads=args.threads,
         rows=args.batch_size,
@@ -159,6 +170,17 @@ def shapes_of(step: Callable[[], int]) -> list[tuple[int, int, int, int]]:
     with _Products() as seen:
         step()
     return seen.shapes
+
+
+def dense_shapes(batch_size: int) -> list[tuple[int, int, int, int]]:
+    """The products of a bank of eight layers, forward and backward."""
+    rows, wide, narrow = batch_size, 512, 256
+    return [(8, rows, wide, narrow), (8, rows, narrow, wide), (8, wide, rows, narrow)]
+
+
+def flops_of(shapes: Sequence[tuple[int, int, int, int]]) -> float:
+    """Of products of these shapes."""
+    return float(sum(2 * b * m * k * n for b, m, k, n in shapes))
 
 
 class _Products(TorchDispatchMode):

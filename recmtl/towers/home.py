@@ -33,7 +33,9 @@ from recmtl.towers.tower import Tower, expert_statistics, named_gates
 __all__ = ["HoME", "HoMEConfig"]
 
 
-_PART_ROWS = 512
+_PART_FLOATS = 1 << 20
+"""Activations of the widest layer that are worked on at a time: 4 MiB of float32."""
+_LEAST_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,12 +167,15 @@ class HoME(Tower):
         )
         self.by_group = _ByGroup(where, len(self.groups))
         self.heads = HeadBank(self.tasks, width, config.head_widths, dropout=config.dropout)
+        banks = (self.first_level.experts, self.task_experts, self.group_experts)
+        columns = max(bank.num_experts for bank in banks) * max(config.expert_widths)
+        self._part_rows = max(_LEAST_ROWS, _PART_FLOATS // columns)
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Logits ``(B, O)``."""
         if not self._can_split(x_BD):
             return self._logits(x_BD)
-        return torch.cat([self._logits(part_BD) for part_BD in x_BD.split(_PART_ROWS)])
+        return torch.cat([self._logits(part_BD) for part_BD in x_BD.split(self._part_rows)])
 
     def _logits(self, x_BD: Tensor) -> Tensor:
         logits_BO: Tensor = self.heads(self._mixed(self.first_level(x_BD)))
@@ -181,7 +186,7 @@ class HoME(Tower):
 
         Between its products the tower makes many passes over them.
         """
-        return self.config.norm != "batch" and is_free(x_BD) and len(x_BD) > _PART_ROWS
+        return self.config.norm != "batch" and is_free(x_BD) and len(x_BD) > self._part_rows
 
     def _mixed(self, z_BGH: Tensor) -> Tensor:
         """What each task's head reads, ``(B, T, H)``."""

@@ -186,3 +186,25 @@ def test_config_refuses(wrong: dict[str, Any], message: str) -> None:
 def test_a_group_needs_a_usable_name() -> None:
     with pytest.raises(ValueError, match="group name 'a b' must be an identifier"):
         HoME(small(), in_dim=4, tasks=(TaskSlot("click", group="a b"),))
+
+
+def test_parts_of_rows_change_nothing() -> None:
+    tower, x_BD = randomise(HoME(small(), in_dim=4, tasks=TASKS)), rows(10, 4)
+    whole_BO = tower(x_BD)
+    whole_BO.sin().sum().backward()
+    grads = {name: weight.grad.clone() for name, weight in tower.named_parameters()}
+    tower.zero_grad()
+    tower._part_rows = 3
+    parts_BO = tower(x_BD)
+    assert_close(parts_BO, whole_BO, rtol=1e-12, atol=1e-12)
+    parts_BO.sin().sum().backward()
+    for name, weight in tower.named_parameters():
+        assert_close(weight.grad, grads[name], rtol=1e-10, atol=1e-12)
+
+
+def test_groups_of_unequal_size() -> None:
+    tasks = (*TASKS[:3], TaskSlot("share", group="act"))
+    tower, x_BD = randomise(HoME(small(), in_dim=4, tasks=tasks)), rows(5, 4)
+    named = [(slot.name, slot.group) for slot in tasks]
+    expected_BO = home_logits(tower.state_dict(), x_BD, named, small())
+    assert_close(tower(x_BD), expected_BO, rtol=1e-11, atol=1e-11)
