@@ -83,6 +83,13 @@ class Figures:
         times = len(first) // len(second)
         return difference_of(first, second * times, first_SR, np.tile(second_SR, (times, 1)))
 
+    def error_less(self, other: Figures) -> Difference | None:
+        """CVR error of this one less that of another, as `less`; both must predict CVR."""
+        if self.cvr_error is None or other.cvr_error is None:
+            return None
+        (first, first_SR), (second, second_SR) = self.cvr_error, other.cvr_error
+        return difference_of(first, second, first_SR, second_SR)
+
     @cached_property
     def _users(self) -> tuple[NDArray[np.int64], Resamples]:
         group_N = self.world.test["user_id"].rank("dense").to_numpy().astype(np.int64) - 1

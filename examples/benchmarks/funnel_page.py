@@ -73,7 +73,8 @@ def page(found: Found, problems: Mapping[str, str], command: str, picture: str) 
 
 def _section(world: World, figures: Sequence[Figures]) -> list[str]:
     shipped = _shipped(world, figures)
-    lines = [f"## {_title(world)}", "", *_sentences(shipped, figures), ""]
+    said = [*_sentences(shipped, figures), *_selection(figures)]
+    lines = [f"## {_title(world)}", "", *said, ""]
     lines.append(markdown(HEAD, _aucs(world, figures, shipped)))
     for one in figures:
         if one.contestant.is_ours:
@@ -162,6 +163,39 @@ def _sentences(shipped: Figures, figures: Sequence[Figures]) -> list[str]:
             text += f" (the most: {most:.0f} %, {best.contestant.name})"
         lines.append(". It is ".join([text, "; ".join(said)]) + "." if said else text + ".")
     return lines
+
+
+def _selection(figures: Sequence[Figures]) -> list[str]:
+    """What the entire space wins for CVR over clicks, and what there is to win."""
+    named = {one.contestant.name: one for one in figures}
+    clicks, entire = (named[f"ours, {name}"] for name in OURS)
+    asked = named.get(ASKED)
+    if asked is None:
+        return []
+    auc, error = entire.less(clicks, "cvr"), entire.error_less(clicks)
+    free, free_error = asked.less(clicks, "cvr"), asked.error_less(clicks)
+    assert error is not None
+    assert free_error is not None
+    text = (
+        f"- **CVR from the entire space instead of from clicks**: AUC {_difference(auc)}, error "
+        f"{_difference(error)}. From impressions drawn at random, which no click selected: AUC "
+        f"{_difference(free)}, error {_difference(free_error)}."
+    )
+    if free.is_tie:
+        text += (
+            " Even without any selection the order of rows gains no more than these rows can tell: "
+            "it is not the selection that keeps CVR from Bayes, and an objective against it has "
+            "nothing to win there."
+        )
+    else:
+        text += f" The selection costs the order of rows {free.value:+.4f}."
+    if not free_error.is_tie and free_error.value < 0:
+        share = error.value / free_error.value
+        text += (
+            f" It costs the calibration: of the {-free_error.value:.4f} that it adds to the error, "
+            f"the entire space wins back {100 * share:.0f} %."
+        )
+    return [text]
 
 
 def _share(one: Figures, task: str) -> str:
