@@ -61,6 +61,7 @@ def main() -> None:
             data.words,
         ]
         text = "\n".join([*head, *page[1:]]) + "\n"
+        text = text.replace(f"{ROOT}/", "").replace(f"{args.work}/", "WORK/")
         (args.out / f"compare_{data.name}.md").write_text(text, encoding="utf-8")
         sys.stdout.write(text)
 
