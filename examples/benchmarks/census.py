@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from bench import ROOT, prepared, provenance, train_once
+from bench import ROOT, begin, prepared, provenance, train_once
 from sklearn.metrics import roc_auc_score
 
 from recmtl import BatchScorer
@@ -34,6 +34,7 @@ def main() -> None:
         "--result", type=Path, default=Path(__file__).parent / "results" / "census.md"
     )
     args = parser.parse_args()
+    begin(args.work)
     data = prepared("census_income", args.raw, args.work / "data")
     test = pl.read_parquet(data / "test.parquet")
     rows = [judge(args.work / f"seed-{seed}", data, seed, test) for seed in range(args.seeds)]
@@ -41,7 +42,8 @@ def main() -> None:
     lines = [
         "# Census-Income",
         "",
-        f"`python examples/benchmarks/census.py RAW --seeds {args.seeds}`, {provenance()}.",
+        f"`python examples/benchmarks/census.py RAW --seeds {args.seeds}`, "
+        f"{provenance(args.work)}.",
         "",
         f"`feature_specs/census_income.yaml` (mmoe), {test.height:,} test rows, AUC. Settings were"
         " chosen on a validation part of the training rows; see datasets/census_income/README.md.",

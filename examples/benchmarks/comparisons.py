@@ -3,8 +3,11 @@
     python examples/benchmarks/comparisons.py CENSUS KUAIRAND --work runs/comparisons
 
 CENSUS and KUAIRAND are folders with the owners' files. Each is one `recmtl compare` of the data
-set's own spec, with experts as wide as its own tower's in every tower, judged on its test rows;
-what was finished in an earlier call is not done again.
+set's own spec, judged on its test rows; what was finished in an earlier call is not done again.
+Experts are as wide as those of the spec's own tower in every tower, DTRN's head too, with its
+dropout; tasks have groups, which HoME reads. What a tower has besides (how many experts, on how
+many levels, ESMM's networks) is its default, so that towers differ in size: the table says by how
+much.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import ROOT, prepared, provenance, recmtl, simulated
+from bench import ROOT, begin, prepared, provenance, recmtl, simulated
+
+from recmtl.config import dump_yaml, load_spec
 
 TOWERS = "shared_bottom,mmoe,ple,esmm,home,dtrn"
 WORLD = ("--rows", 400_000, "--seed", 1)
@@ -27,7 +32,9 @@ class DataSet(NamedTuple):
     spec: Path
     data: Path
     widths: str
-    """Of the experts of every tower that has experts: those of the spec's own."""
+    """Of experts: those of the spec's own tower."""
+    groups: dict[str, str]
+    """Task -> its group; the others are together."""
     words: str
 
 
@@ -43,27 +50,41 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/comparisons"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
+    begin(args.work)
     for data in data_sets(args):
         if not data.name.startswith(args.only):
             continue
         folder = args.work / f"compare_{data.name}"
         options = ("--data", data.data, "--test", data.data / "test.parquet", "--out", folder)
-        sizes = (f"tower.expert_widths={data.widths}", "tower.dropout=0.2")
+        head = f"{{kind: shared_bottom, expert_widths: {data.widths}, dropout: 0.2}}"
+        sizes = (f"tower.expert_widths={data.widths}", "tower.dropout=0.2", f"tower.head={head}")
         options = (*options, "--towers", TOWERS, "--seeds", args.seeds, "--json", *sizes)
-        recmtl("compare", data.spec, *options)
+        recmtl("compare", grouped(data, args.work), *options)
         page = (folder / "compare.md").read_text(encoding="utf-8").splitlines()
-        head = [
+        top = [
             page[0],
             "",
             f"`python examples/benchmarks/comparisons.py CENSUS KUAIRAND --seeds {args.seeds}`, "
-            f"{provenance()}.",
+            f"{provenance(args.work)}.",
             "",
             data.words,
         ]
-        text = "\n".join([*head, *page[1:]]) + "\n"
+        text = "\n".join([*top, *page[1:]]) + "\n"
         text = text.replace(f"{ROOT}/", "").replace(f"{args.work}/", "WORK/")
         (args.out / f"compare_{data.name}.md").write_text(text, encoding="utf-8")
         sys.stdout.write(text)
+
+
+def grouped(data: DataSet, work: Path) -> Path:
+    """The data set's spec with the groups of its tasks."""
+    spec = load_spec(data.spec)
+    tasks = tuple(
+        task.model_copy(update={"group": data.groups.get(task.name, task.group)})
+        for task in spec.tasks
+    )
+    file = work / f"{data.name}.yaml"
+    file.write_text(dump_yaml(spec.model_copy(update={"tasks": tasks})), encoding="utf-8")
+    return file
 
 
 def data_sets(args: argparse.Namespace) -> list[DataSet]:
@@ -78,6 +99,7 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
             funnel / "spec.yaml",
             funnel,
             "[128, 64]",
+            {"ctr": "clicks", "cvr": "orders"},
             "The simulated funnel of 400,000 rows as `recmtl simulate` writes it, with its spec; "
             "CVR is judged on clicked rows, all that a real log shows.",
         ),
@@ -86,6 +108,7 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
             specs / "census_income.yaml",
             census,
             "[64, 32]",
+            {"income": "work", "never_married": "family"},
             "The owner's test rows. There are no sequences, which DTRN needs.",
         ),
         DataSet(
@@ -93,6 +116,7 @@ def data_sets(args: argparse.Namespace) -> list[DataSet]:
             specs / "kuairand.yaml",
             kuairand,
             "[64]",
+            {"is_click": "watching", "long_view": "watching"},
             "A small cut of the log; the test rows are its last days.",
         ),
     ]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from bench import ROOT, prepared, provenance, simulated, train_once
+from bench import ROOT, begin, prepared, provenance, simulated, train_once
 
 from recmtl.config import load_spec
 
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/defaults"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
+    begin(args.work)
     sets = [s for s in data_sets(args) if s.name.startswith(args.only)]
     jobs = [
         (data, name, seed)
@@ -166,7 +167,7 @@ def write_page(
         "# Defaults of training",
         "",
         f"`python examples/benchmarks/defaults.py CENSUS KUAIRAND --seeds {args.seeds}`, "
-        f"{provenance()}.",
+        f"{provenance(args.work)}.",
         "",
         f"Each data set's own spec with nothing beside its tower, {EPOCHS} epochs. Validation AUC,"
         " mean over tasks and seeds: at the best epoch (which one in brackets, from 1), after the"

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import begin, provenance
 from funnel_contestants import (
     FACTORISED,
     OURS,
@@ -55,6 +56,7 @@ def main() -> None:
         parser.error(f"--seeds must be at least 1, got {args.seeds}.")
     if not args.worlds and not args.fresh:
         parser.error("name a world: --worlds 1 or --fresh 2026.")
+    begin(args.work)
     found = {}
     for world in worlds(args):
         everybody = []
@@ -70,7 +72,8 @@ def main() -> None:
     }
     problems = {c.name: c.problem for everybody in found.values() for c in everybody if c.problem}
     draw(figures, picture)
-    text = page(figures, problems, command(args), picture.name)
+    how = f"`{command(args)}`, {provenance(args.work)}"
+    text = page(figures, problems, how, picture.name)
     args.result.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 

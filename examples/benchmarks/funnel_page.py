@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from bench import provenance
 from funnel_contestants import ASKED, OURS
 from funnel_figures import COUNT, TASKS, Figures
 from funnel_world import World
@@ -53,15 +52,15 @@ rows{and_seeds}.
 """.strip()
 
 
-def page(found: Found, problems: Mapping[str, str], command: str, picture: str) -> str:
-    """The page in Markdown."""
+def page(found: Found, problems: Mapping[str, str], how: str, picture: str) -> str:
+    """The page in Markdown; `how` says how it came about."""
     seeds = max(len(f.contestant.runs) for figures in found.values() for f in figures)
     text = INTRODUCTION.format(
         seeds="one training seed" if seeds == 1 else f"{seeds} training seeds",
         count=COUNT,
         and_seeds="" if seeds == 1 else " and of the networks' training seeds, variances added up",
     )
-    lines = ["# The simulated funnel", "", f"`{command}`, {provenance()}.", "", text, ""]
+    lines = ["# The simulated funnel", "", f"{how}.", "", text, ""]
     lines += [f"**{name} could not be run**: {problem}." for name, problem in problems.items()]
     lines += ["" for _ in problems]
     lines += [f"![share of the distance from additive to Bayes]({picture})", ""]
@@ -181,20 +180,26 @@ def _selection(figures: Sequence[Figures]) -> list[str]:
         f"{_difference(error)}. From impressions drawn at random, which no click selected: AUC "
         f"{_difference(free)}, error {_difference(free_error)}."
     )
-    if free.is_tie:
+    if free.is_tie and free.interval is not None:
         text += (
-            " Even without any selection the order of rows gains no more than these rows can tell: "
-            "it is not the selection that keeps CVR from Bayes, and an objective against it has "
-            "nothing to win there."
+            " Even without any selection the order of rows gains no more than these rows can tell "
+            f"({free.interval[1]:+.4f} at the most), so an objective against it has little to win."
         )
-    else:
-        text += f" The selection costs the order of rows {free.value:+.4f}."
+    elif not free.is_tie:
+        text += f" The selection costs the order of rows {-free.value:+.4f}."
+    beside = asked.less(entire, "cvr")
+    if not beside.is_tie and beside.value > 0:
+        text += (
+            " Learning from rows drawn at random is better than learning from the entire space "
+            f"({_difference(beside)}), which has to tell CVR from products alone."
+        )
     if not free_error.is_tie and free_error.value < 0:
-        share = error.value / free_error.value
-        text += (
-            f" It costs the calibration: of the {-free_error.value:.4f} that it adds to the error, "
-            f"the entire space wins back {100 * share:.0f} %."
-        )
+        text += f" The selection costs the calibration: {-free_error.value:.4f} of error."
+        if not error.is_tie and error.value < 0:
+            share = error.value / free_error.value
+            text += f" The entire space wins back {100 * share:.0f} % of it."
+        elif error.is_tie:
+            text += " What the entire space wins back of it is less than its interval."
     return [text]
 
 

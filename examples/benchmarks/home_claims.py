@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import polars as pl
-from bench import provenance, recmtl, train_once
+from bench import begin, provenance, recmtl, train_once
 from matplotlib.figure import Figure
 from rounds import markdown
 from sklearn.metrics import roc_auc_score
@@ -31,6 +31,8 @@ SETTINGS = {
     "MMoE, ReLU": f"{{kind: mmoe, num_experts: 4, {SIZES}}}",
     "PLE, ReLU": f"{{kind: ple, num_shared_experts: 2, num_task_experts: 1, {SIZES}}}",
     "HoME": f"{{kind: home, {SIZES}}}",
+    "HoME with ReLU": f"{{kind: home, activation: relu, {SIZES}}}",
+    "HoME without norm": f"{{kind: home, norm: none, {SIZES}}}",
     "HoME without norm, ReLU": f"{{kind: home, norm: none, activation: relu, {SIZES}}}",
     "HoME without hierarchy": f"{{kind: home, hierarchy: false, {SIZES}}}",
     "HoME without feature-gates": f"{{kind: home, feature_gates: false, {SIZES}}}",
@@ -51,6 +53,7 @@ def main() -> None:
     results = Path(__file__).parent / "results"
     parser.add_argument("--result", type=Path, default=results / "home.md")
     args = parser.parse_args()
+    begin(args.work)
     spec = world(args.work / f"data-{args.rows}", args.rows)
     test = pl.read_parquet(spec.parent / "test.parquet")
     found = {
@@ -133,7 +136,7 @@ def as_page(found: dict[str, list[dict[str, Any]]], args: argparse.Namespace, fi
     command = f"--rows {args.rows} --seeds {args.seeds}"
     return f"""# HoME's claims
 
-`python examples/benchmarks/home_claims.py {command}`, {provenance()}.
+`python examples/benchmarks/home_claims.py {command}`, {provenance(args.work)}.
 
 The simulated funnel, {args.rows:,} impressions, CTR and CVR in groups of their own, {args.seeds}
 training seeds; experts and gates on {ANALYSED:,} test rows. *zeros*: share of an expert's outputs

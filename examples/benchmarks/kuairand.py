@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from bench import ROOT, prepared, provenance, recmtl, train_once
+from bench import ROOT, begin, prepared, provenance, recmtl, train_once
 from kuairand_baselines import Data, boosted, frequency, linear
 
 SPEC = ROOT / "feature_specs" / "kuairand.yaml"
@@ -72,6 +72,7 @@ def main() -> None:
         "--result", type=Path, default=Path(__file__).parent / "results" / "kuairand.md"
     )
     args = parser.parse_args()
+    begin(args.work)
     folder = prepared("kuairand", args.raw, args.work / "data")
     data = Data(*(pl.read_parquet(folder / f"{part}.parquet") for part in Data._fields))
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -90,7 +91,8 @@ def main() -> None:
     lines = [
         "# KuaiRand, a cut of liked or hated impressions",
         "",
-        f"`python examples/benchmarks/kuairand.py RAW --seeds {args.seeds}`, {provenance()}.",
+        f"`python examples/benchmarks/kuairand.py RAW --seeds {args.seeds}`, "
+        f"{provenance(args.work)}.",
         "",
         "Rows and positives of each part (every task is observed on every row)",
         "",

@@ -18,7 +18,12 @@ from recmtl.doctor.leakage import (
     sampled_columns,
     sampled_rows,
 )
-from recmtl.doctor.machine import memory_findings, optimizer_findings, version_findings
+from recmtl.doctor.machine import (
+    memory_findings,
+    network_findings,
+    optimizer_findings,
+    version_findings,
+)
 from recmtl.doctor.values import encode_all, unknown_findings
 from recmtl.errors import RecMTLError
 
@@ -119,6 +124,7 @@ def _examine_data(config: RunConfig, splits: Splits) -> list[Finding]:
     except RecMTLError as error:
         return [*findings, *from_error(error)]
     findings += label_findings(config, counts)
+    findings += network_findings(config, encoders)
     findings += memory_findings(config, encoders)
     if splits.valid is None:
         what = "the spec names none: nothing is known about new rows, and the last step is kept."

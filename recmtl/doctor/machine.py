@@ -18,9 +18,16 @@ from recmtl.doctor.findings import Finding, from_error
 from recmtl.embeddings import layout
 from recmtl.embeddings.optim import require_optimizer
 from recmtl.errors import RecMTLError, SpecError
+from recmtl.models import input_dims
 from recmtl.run import versions
 
-__all__ = ["machine_memory", "memory_findings", "optimizer_findings", "version_findings"]
+__all__ = [
+    "machine_memory",
+    "memory_findings",
+    "network_findings",
+    "optimizer_findings",
+    "version_findings",
+]
 
 _REFUSED_SHARE, _LARGE_SHARE = 0.9, 0.5
 _CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -56,6 +63,19 @@ def optimizer_findings(config: RunConfig) -> list[Finding]:
     """A table optimizer that this machine has no kernel for."""
     try:
         require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
+    except SpecError as error:
+        return from_error(error)
+    return []
+
+
+def network_findings(config: RunConfig, encoders: Encoders) -> list[Finding]:
+    """A tower, an interaction or a wide part that the spec's features cannot feed."""
+    try:
+        input_dims(
+            config,
+            config.network,
+            layout(config, encoders.tables, encoders.single, encoders.bags),
+        )
     except SpecError as error:
         return from_error(error)
     return []

@@ -156,7 +156,9 @@ def _inputs(spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout)
     parts: dict[str, Any] = {"tower": tower_config}
     if isinstance(tower_config, StackConfig):
         parts = {name: getattr(tower_config, name) for name in ("tower", "interaction", "wide")}
-    who = [f"{name}: `{part.kind}`" for name, part in parts.items() if requires_of(part)]
+    asking = [name for name, part in parts.items() if "sequences" in requires_of(part)]
+    asking = asking or [name for name, part in parts.items() if requires_of(part)]
+    who = [f"{name}: `{parts[name].kind}`" for name in asking]
     inputs = TowerInputs(
         spec,
         tables,

@@ -18,7 +18,7 @@ from recmtl.run import versions
 from recmtl.scoring import BatchScorer
 from recmtl.studies.arguments import require_whole, to_nobody
 from recmtl.studies.children import Failure, Job, error_of, train_all
-from recmtl.studies.contestants import Contestant, PlannedRun, contestants_of
+from recmtl.studies.contestants import PlannedRun, contestants_of
 from recmtl.studies.costs import cost_of
 from recmtl.studies.folder import StudyFolder
 from recmtl.studies.machine import cores, jobs_for, machine_text
@@ -167,7 +167,7 @@ def compare(
             "threads": threads,
             "training_rows": splits.train.num_rows,
             "command": _command(
-                spec, data, contestants, objectives, seeds, test, baselines, jobs, out, overrides
+                spec, data, towers, objectives, seeds, test, baselines, jobs, out, overrides
             ),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "machine": machine_text(),
@@ -219,7 +219,7 @@ def _require_some(planned: Sequence[PlannedRun], failures: Sequence[Failure]) ->
 def _command(
     spec: str | Path | RunConfig,
     data: str | Path | None,
-    contestants: Sequence[Contestant],
+    towers: Sequence[str],
     objectives: Sequence[str],
     seeds: int,
     test: str | Path | None,
@@ -231,8 +231,7 @@ def _command(
     """The command line that does the same."""
     words = ["recmtl", "compare", spec.name if isinstance(spec, RunConfig) else str(spec)]
     words += ["--data", str(data)] if data is not None else []
-    kinds = dict.fromkeys(c.tower for c in contestants if not c.is_baseline)
-    words += ["--towers", ",".join(kinds)]
+    words += ["--towers", ",".join(dict.fromkeys(towers))] if towers else []
     words += ["--objectives", ",".join(objectives)] if objectives else []
     words += ["--seeds", f"{seeds}"]
     words += ["--test", str(test)] if test is not None else []

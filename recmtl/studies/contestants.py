@@ -122,14 +122,14 @@ def contestants_of(
     found, left_out = list[Contestant](), list[str]()
     has_products = any(task.product_of for task in base.tasks)
     for kind in kinds:
+        if "sequences" in requires_of(_KINDS[kind]()) and not base.sequences:
+            left_out.append(f"{kind}: it needs a behaviour sequence; the spec has none.")
+            continue
         for objective in dict.fromkeys(objectives) or (None,):
             if objective == "entire_space" and not has_products:
                 left_out.append(f"{kind}-{objective}: no task of the spec has `product_of`.")
                 continue
             config = of_kind(kind, [] if objective is None else [f"objective={objective}"])
-            if "sequences" in requires_of(config.tower) and not config.sequences:
-                left_out.append(f"{kind}: it needs a behaviour sequence; the spec has none.")
-                break
             name = f"{kind}-{config.objective.kind}"
             found.append(Contestant(name, kind, config.objective.kind, {name: config}))
     if not found:

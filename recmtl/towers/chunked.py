@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from recmtl.towers.chunk import Plan, Scratch, backward, forward, inputs
 from recmtl.towers.gating import num_gates, weights
 
-__all__ = ["can_run", "is_free", "is_watched", "plain", "run"]
+__all__ = ["can_run", "is_free", "is_transformed", "is_watched", "plain", "run"]
 
 _CHUNK_FLOATS = 1 << 20
 """Activations of the widest layer that one thread works on at a time: about 4 MiB of float32."""
@@ -62,6 +62,12 @@ def is_free(*tensors: Tensor) -> bool:
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
     )
+
+
+def is_transformed(grad: Tensor) -> bool:
+    """Whether a gradient stands for many: `vmap` runs over a backward."""
+    is_legacy = torch._C._functorch.is_legacy_batchedtensor(grad)
+    return is_legacy or torch._C._are_functorch_transforms_active()
 
 
 def is_watched(*modules: nn.Module) -> bool:
@@ -140,7 +146,7 @@ class _Chunked(torch.autograd.Function):
         cast, kept = saved[start_of_cast:][:count], saved[start_of_cast + count :]
         is_needed = ctx.needs_input_grad[2:]
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
+            if torch.is_grad_enabled() or is_transformed(grad):
                 return _twice(plan, (x, *tensors), is_needed, grad)
             grads = [
                 tensor.new_empty(tensor.shape) if needed else None

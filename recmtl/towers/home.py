@@ -21,7 +21,7 @@ from recmtl._checks import (
     require_positive,
     require_widths,
 )
-from recmtl.towers.chunked import is_free
+from recmtl.towers.chunked import is_free, is_watched
 from recmtl.towers.expert_bank import ExpertBank, ExpertRef
 from recmtl.towers.expert_norm import Activation, Norm
 from recmtl.towers.feature_gates import FeatureGates
@@ -186,7 +186,9 @@ class HoME(Tower):
 
         Between its products the tower makes many passes over them.
         """
-        return self.config.norm != "batch" and is_free(x_BD) and len(x_BD) > self._part_rows
+        if self.config.norm == "batch" or not is_free(x_BD):
+            return False
+        return len(x_BD) > self._part_rows and not is_watched(*self.children())
 
     def _mixed(self, z_BGH: Tensor) -> Tensor:
         """What each task's head reads, ``(B, T, H)``."""

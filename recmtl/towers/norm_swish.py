@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recmtl.towers.chunked import is_free
+from recmtl.towers.chunked import is_free, is_transformed
 
 __all__ = ["can_run", "plain", "run"]
 
@@ -71,7 +71,7 @@ class _NormSwish(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_EBO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_EBO, mean_EB1, rstd_EB1, weight_EO, bias_EO = ctx.saved_tensors
-        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad_EBO):
+        if torch.is_grad_enabled() or is_transformed(grad_EBO):
             return _twice((x_EBO, weight_EO, bias_EO), grad_EBO)
         grad_x_EBO = torch.empty_like(x_EBO)
         grad_weight_EO, grad_bias_EO = torch.empty_like(weight_EO), torch.empty_like(bias_EO)

@@ -13,7 +13,7 @@ from recmtl.config import load_spec
 from recmtl.data import open_splits
 from recmtl.doctor import examine, exit_code, require_healthy
 from recmtl.doctor.findings import by_severity
-from recmtl.errors import DataError, RecMTLError
+from recmtl.errors import DataError, RecMTLError, SpecError
 from tests.doctor.conftest import SPEC, Shop, shop_log
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
@@ -100,6 +100,18 @@ def test_a_leak_comes_before_tables_that_are_too_large(
     found = [f for f in examine(spec) if f.severity == "error"]
     assert [f.exit_code for f in found] == [3, 2]
     assert exit_code(examine(shop())) == 2
+
+
+@pytest.mark.parametrize("part", ["tower=dtrn", "sequence=din"])
+def test_what_the_features_cannot_feed_is_found(part: str, shop: Shop, tmp_path: Path) -> None:
+    spec = shop(spec="\n".join(line for line in SPEC.splitlines() if "sequence" not in line))
+    (error,) = (f for f in examine(spec, overrides=[part]) if f.severity == "error")
+    assert exit_code([error]) == 2
+    key, _, kind = part.partition("=")
+    expected = f"{key}: `{kind}` needs a behaviour sequence. Add a feature of `type: sequence`"
+    assert expected in str(error)
+    with pytest.raises(SpecError, match=f"{key}: `{kind}` needs a behaviour sequence"):
+        api.train(spec, out=tmp_path / "run", overrides=[part])
 
 
 def test_wrong_validation_rows_are_found(shop: Shop) -> None:

@@ -208,3 +208,14 @@ def test_groups_of_unequal_size() -> None:
     named = [(slot.name, slot.group) for slot in tasks]
     expected_BO = home_logits(tower.state_dict(), x_BD, named, small())
     assert_close(tower(x_BD), expected_BO, rtol=1e-11, atol=1e-11)
+
+
+def test_a_hook_sees_whole_batches() -> None:
+    tower, x_BD = randomise(HoME(small(), in_dim=4, tasks=TASKS)), rows(10, 4)
+    tower._part_rows = 3
+    seen = []
+    handle = tower.heads.register_forward_hook(lambda _m, given, _out: seen.append(len(given[0])))
+    tower(x_BD)
+    handle.remove()
+    tower(x_BD)
+    assert seen == [10]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,16 @@ def test_no_rows_and_no_gradients() -> None:
         logits_BT = tower(torch.ones(3, 4))
     assert_close(logits_BT, tower(torch.ones(3, 4)).detach())
     assert not logits_BT.requires_grad
+
+
+def test_transforms_over_a_backward() -> None:
+    x_EBO, weight_EO, bias_EO = given()
+    grads_NEBO = torch.randn(3, *x_EBO.shape, dtype=torch.float64)
+
+    def all_of(run: Any) -> Tensor:
+        out_EBO = run(x_EBO, weight_EO, bias_EO)
+        return torch.func.vmap(
+            lambda grad: torch.autograd.grad(out_EBO, x_EBO, grad, retain_graph=True)[0]
+        )(grads_NEBO)
+
+    assert_close(all_of(norm_swish.run), all_of(norm_swish.plain), rtol=1e-11, atol=1e-11)
