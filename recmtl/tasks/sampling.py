@@ -274,10 +274,15 @@ def _in_words(task: TaskDef, unknown: _UnknownError) -> str:
             "what it predicts may depend on that; there is no correction for it. Thin by its "
             "condition alone, or weigh rows (`data.weight`) instead."
         )
-    given = [column for column, value in unknown.known.items() if value]
-    hint = f"label: {unknown.column}" + (f", given: {given[-1]}" if given else "")
+    ones = [column for column, value in unknown.known.items() if value]
+    condition = f", given: {ones[-1]}" if ones else ""
+    hint = f"Declare one (`{{label: {unknown.column}{condition}}}`),"
+    if task.given is None and ones:
+        hint += (
+            f" or, if `{task.label}` is 1 only where `{unknown.column}` is, give the task `given: "
+            f"{unknown.column}`,"
+        )
     return (
         f"task `{task.name}`: {rows} were thinned by `{unknown.column}`, and no task predicts it "
-        f"there. Declare one (`{{{hint}}}`), thin by other labels, or weigh rows (`data.weight`) "
-        "instead."
+        f"there. {hint} thin by other labels, or weigh rows (`data.weight`) instead."
     )

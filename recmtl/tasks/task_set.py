@@ -232,9 +232,14 @@ class TaskSet(nn.Module):
         by_order = dict(zip(self._order, terms_T.unbind(), strict=True))
         return LossTerms(terms_T.sum(), {name: by_order[name] for name in self.trained})
 
-    def row_rates(self, labels_BK: Tensor) -> Tensor:
-        """Share of rows with these labels that was kept, `[B]`."""
-        return row_rates(labels_BK, self.labels, self.thinnings)
+    def weight_of_all(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
+        """Weights `[B]` with which the rows that are left speak for all rows.
+
+        Each is divided by the share of rows with such labels that was kept.
+        """
+        if not self.thinnings:
+            return weight_B
+        return weight_B / row_rates(labels_BK, self.labels, self.thinnings).to(weight_B.dtype)
 
     def corrected(self, logits_BH: Tensor) -> Tensor:
         """Logits of all rows, of a thinned log's: `[B, H]`, at least float32."""

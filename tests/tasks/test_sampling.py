@@ -109,9 +109,10 @@ def test_rates_of_rows_and_losses_of_what_is_left() -> None:
     labels_BK = torch.tensor(
         [[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [torch.nan] * 4]
     )
-    assert_close(tasks.row_rates(labels_BK), torch.tensor([1.0, 0.5, 0.1, 0.1]))
+    weight_B = torch.tensor([1.0, 2.0, 0.5, 0.0])
+    assert_close(tasks.weight_of_all(labels_BK, weight_B), torch.tensor([1.0, 4.0, 5.0, 0.0]))
     plain = TaskSet(heads, labels=LABELS, objective="tasks")
-    assert_close(plain.row_rates(labels_BK), torch.ones(4))
+    assert plain.weight_of_all(labels_BK, weight_B) is weight_B
     logits_BH, weight_B = torch.randn(4, 3), torch.ones(4)
     assert_close(
         tasks.loss(logits_BH, labels_BK, weight_B).total,
@@ -136,10 +137,17 @@ def test_numbers_and_classes_are_left_alone_where_their_population_was_thinned_e
     ("tasks", "keep", "message"),
     [
         (
+            (CTR, CART),
+            (("buy", 1.0),),
+            r"task `cart_rate`: rows where `click` is 1 and `cart` is 1 were thinned by `buy`, and "
+            r"no task predicts it there\. Declare one \(`\{label: buy, given: cart\}`\), thin by",
+        ),
+        (
             (CTR, LIKE),
             (("buy", 1.0),),
             r"task `ctr`: rows where `click` is 1 were thinned by `buy`, and no task predicts it "
-            r"there\. Declare one \(`\{label: buy, given: click\}`\)",
+            r"there\. Declare one \(`\{label: buy, given: click\}`\), or, if `click` is 1 only "
+            r"where `buy` is, give the task `given: buy`, thin by other labels, or weigh rows",
         ),
         (
             (TaskDef(name="like_rate", label="like"),),
