@@ -131,12 +131,17 @@ def _prepared(
 
 
 def evaluate(
-    run: str | Path, data: Any, *, by: str | None = None, progress: Progress = no_progress
+    run: str | Path,
+    data: Any,
+    *,
+    by: str | None = None,
+    sampled: bool = False,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of a run on labelled rows; see `recmtl.scoring.evaluate`."""
     from recmtl.scoring import evaluate as evaluate_run
 
-    return evaluate_run(run, data, by=by, progress=progress)
+    return evaluate_run(run, data, by=by, sampled=sampled, progress=progress)
 
 
 def explain(

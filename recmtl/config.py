@@ -13,12 +13,15 @@ from pydantic import BeforeValidator, Field, field_validator
 from recmtl._checks import suggest
 from recmtl._files import write_json, write_text
 from recmtl.embeddings.config import EmbeddingConfig
+from recmtl.errors import SpecError
 from recmtl.spec import Problem, Spec, StrictModel
 from recmtl.spec.checks import TABLELESS, entries, text
 from recmtl.spec.docs import fill_tables
 from recmtl.spec.dump import to_yaml
 from recmtl.spec.schema import editor_schema
 from recmtl.spec.yaml_loader import load_yaml
+from recmtl.tasks import TaskDef, Thinning
+from recmtl.tasks.sampling import corrections
 from recmtl.towers import InteractionConfig, NoneConfig, StackConfig, TowerConfig, WideConfig
 
 __all__ = [
@@ -201,6 +204,7 @@ class RunConfig(Spec):
     def problems(cls, data: Mapping[str, Any]) -> list[Problem]:
         """What is wrong between features, tasks, objective and training."""
         found = [*super().problems(data), *_network_problems(data), *_objective_problems(data)]
+        found += _sampled_problems(data)
         return [*found, *_train_problems(data)]
 
     @property
@@ -310,6 +314,33 @@ def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             "`objective: entire_space` needs a task with `product_of`, such as that of ctr and cvr."
         )
         yield Problem(("objective",), message)
+
+
+def _sampled_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    keep = dict(_section(_section(data, "data"), "sampled").get("keep") or {})
+    tasks = [task for _, task in entries(data, "tasks")]
+    labels = {column for task in tasks for column in (text(task, "label"), text(task, "given"))}
+    is_sound = all(isinstance(share, int | float) and 0 < share <= 1 for share in keep.values())
+    if not is_sound or not {"else"} < keep.keys() <= {"else", *labels}:
+        return  # said elsewhere
+    otherwise = float(keep.pop("else"))
+    try:
+        defs = [
+            TaskDef(
+                name=task["name"],
+                label=task["label"],
+                kind=task.get("kind", "binary"),
+                given=task.get("given"),
+                product_of=tuple(task.get("product_of") or ()),
+            )
+            for task in tasks
+        ]
+        corrections(defs, [Thinning(tuple(keep.items()), otherwise)])
+    except SpecError as error:
+        for line in str(error).splitlines():
+            yield Problem(("data", "sampled"), line)
+    except (KeyError, TypeError):
+        return  # a task is wrong in another way
 
 
 def _train_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

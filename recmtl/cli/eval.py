@@ -30,13 +30,19 @@ _SHOWN = (
     "--by",
     help="Column for whose values metrics are given separately (default: the spec's `segments`).",
 )
+@click.option(
+    "--sampled",
+    is_flag=True,
+    help="The rows were thinned as the spec's `data.sampled` says (default: they are all there "
+    "are).",
+)
 @json_option
 @debug_option
-def command(run: Path, data: Path, by: str | None, as_json: bool) -> None:
+def command(run: Path, data: Path, by: str | None, sampled: bool, as_json: bool) -> None:
     """Metrics of each task, always with the rows that they are computed on."""
     from recmtl import api
 
-    result = api.evaluate(run, data, by=by, progress=terminal_progress())
+    result = api.evaluate(run, data, by=by, sampled=sampled, progress=terminal_progress())
     for task, rows in result["contradictions"].items():
         if rows:
             click.echo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -11,8 +12,8 @@ from recmtl.embeddings import Layout, layout
 from recmtl.errors import SpecError
 from recmtl.models.inputs import TowerInputs, commonest_dim
 from recmtl.models.multi_task import MultiTaskNet
-from recmtl.spec import Spec
-from recmtl.tasks import TaskDef, TaskSet
+from recmtl.spec import Spec, Task
+from recmtl.tasks import TaskDef, TaskSet, Thinning
 from recmtl.towers import (
     InputDims,
     StackConfig,
@@ -133,9 +134,27 @@ def build_tasks(
     Raises:
         SpecError: the tasks contradict each other.
     """
+    return TaskSet(
+        task_defs(spec.tasks, encoders.label_scales),
+        labels=encoders.labels,
+        objective=objective,
+        normalize=normalize,
+        thinnings=thinnings_of(spec),
+    )
+
+
+def task_defs(
+    tasks: Sequence[Task], scales: Mapping[str, tuple[float, float]] | None = None
+) -> list[TaskDef]:
+    """Tasks of a spec as `recmtl.tasks` knows them.
+
+    Args:
+        tasks: the tasks.
+        scales: regression -> mean and standard deviation of its label.
+    """
     defs = []
-    for task in spec.tasks:
-        mean, std = encoders.label_scales.get(task.name, (0.0, 1.0))
+    for task in tasks:
+        mean, std = (scales or {}).get(task.name, (0.0, 1.0))
         defs.append(
             TaskDef(
                 name=task.name,
@@ -149,7 +168,17 @@ def build_tasks(
                 std=std,
             )
         )
-    return TaskSet(defs, labels=encoders.labels, objective=objective, normalize=normalize)
+    return defs
+
+
+def thinnings_of(spec: Spec) -> tuple[Thinning, ...]:
+    """How the rows that a model learns from were drawn."""
+    sampled = spec.data.sampled
+    if sampled is None:
+        return ()
+    keep = dict(sampled.keep)
+    otherwise = keep.pop("else")
+    return (Thinning(tuple(keep.items()), otherwise),)
 
 
 def _inputs(spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout) -> TowerInputs:

@@ -50,7 +50,7 @@ def summarise(run: Run, valid: Log, *, progress: Progress = no_progress) -> dict
     aside = read_aside(valid, data.group_by, data.segments, memory=data.memory_bytes)
     outcomes = Outcomes(scorer.tasks, aside, memory=data.memory_bytes)
     with progress("validation summary", valid.num_rows, "rows") as bar:
-        gather_outcomes(scorer, labelled_batches(valid, scorer), outcomes, bar)
+        gather_outcomes(scorer, labelled_batches(valid, scorer), outcomes, bar, sampled=True)
     found = outcomes.metrics()
     curves: dict[str, Any] = {}
     for name, metrics in found.by_task.items():

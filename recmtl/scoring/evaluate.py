@@ -13,7 +13,7 @@ from recmtl._progress import Bar, Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import Log, batches_in_order, check_columns, open_log
 from recmtl.data.codes import Aside, read_aside
-from recmtl.errors import DataError
+from recmtl.errors import DataError, SpecError
 from recmtl.models.outcomes import Outcomes
 from recmtl.scoring.frames import column_names, is_rows, to_polars
 from recmtl.scoring.scorer import BatchScorer
@@ -25,7 +25,12 @@ _MOST_ROWS = 65_536
 
 
 def evaluate(
-    run: str | Path, data: Any, *, by: str | None = None, progress: Progress = no_progress
+    run: str | Path,
+    data: Any,
+    *,
+    by: str | None = None,
+    sampled: bool = False,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of each task on its own population, and per value of the segment columns.
 
@@ -34,6 +39,8 @@ def evaluate(
         data: a path (file, folder or glob), a polars or pandas frame, a pyarrow table, a dict of
             arrays, or an iterable of Batches (which carry no groups and no segments).
         by: column whose values become segments (default: the spec's `data.segments`).
+        sampled: whether the rows were thinned as `data.sampled` of the run's spec says; each then
+            counts as often as rows like it were drawn from.
         progress: shows the rows done (see `recmtl._progress`).
 
     Returns:
@@ -47,8 +54,14 @@ def evaluate(
     Raises:
         DataError: a column is missing or does not fit, or a label is neither 0 nor 1.
         CheckpointError: the run is corrupt.
+        SpecError: the run's spec does not say how rows were thinned.
     """
     scorer = BatchScorer(run, keep=())
+    if sampled and not scorer.tasks.thinnings:
+        raise SpecError(
+            f"{run}: its spec has no `data.sampled`, so nothing says how rows were thinned. Leave "
+            "`sampled` out."
+        )
     encoders, section = scorer.encoders, scorer.run.config.data
     group, segments = section.group_by, section.segments if by is None else (by,)
     wanted = [column for column in (group, *segments) if column is not None]
@@ -75,7 +88,7 @@ def evaluate(
         batches = labelled_batches(rows, scorer)
     outcomes = Outcomes(scorer.tasks, aside, memory=section.memory_bytes)
     with progress("evaluate", total, "rows") as bar:
-        num_batches = gather_outcomes(scorer, batches, outcomes, bar)
+        num_batches = gather_outcomes(scorer, batches, outcomes, bar, sampled=sampled)
     if rows is None and not num_batches:
         raise DataError("data: holds no batch.")
     return outcomes.metrics().table
@@ -88,9 +101,16 @@ def labelled_batches(rows: Log | pl.DataFrame, scorer: BatchScorer) -> Iterator[
 
 
 def gather_outcomes(
-    scorer: BatchScorer, batches: Iterable[Batch], outcomes: Outcomes, bar: Bar
+    scorer: BatchScorer,
+    batches: Iterable[Batch],
+    outcomes: Outcomes,
+    bar: Bar,
+    *,
+    sampled: bool = False,
 ) -> int:
     """Put what the model says of all batches into `outcomes`, without padded rows.
+
+    Rows that were thinned as `data.sampled` says (`sampled`) speak for those that were left out.
 
     Returns:
         How many batches there were.
@@ -107,7 +127,10 @@ def gather_outcomes(
             )
         is_real_B = batch.rows_B >= 0
         real = batch if bool(is_real_B.all()) else batch.select(torch.nonzero(is_real_B)[:, 0])
-        outcomes.add(scorer.logits(real), real.labels_BK, real.weight_B, real.rows_B)
+        weight_B = real.weight_B
+        if sampled:
+            weight_B = scorer.tasks.weight_of_all(real.labels_BK, weight_B)
+        outcomes.add(scorer.logits(real), real.labels_BK, weight_B, real.rows_B)
         bar.advance(len(real))
         num_batches += 1
     return num_batches

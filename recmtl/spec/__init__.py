@@ -1,7 +1,7 @@
 """Feature specs: text -> frozen typed objects."""
 
 from recmtl.spec._base import Problem, StrictModel
-from recmtl.spec.data import DataSpec, SplitByKey, SplitByTime
+from recmtl.spec.data import DataSpec, SplitByKey, SplitByTime, Thinned
 from recmtl.spec.features import (
     DenseFeature,
     Feature,
@@ -26,6 +26,7 @@ __all__ = [
     "SplitByTime",
     "StrictModel",
     "Task",
+    "Thinned",
     "VectorFeature",
     "Vocab",
     "load_yaml",

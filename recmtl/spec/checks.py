@@ -101,7 +101,7 @@ def column_problems(data: Data) -> list[Problem]:
                     ("tasks", i, "label"), f"`label` is the sample weight, `data.weight: {weight}`."
                 )
             )
-    return [*problems, *_row_problems(data, rows)]
+    return [*problems, *_row_problems(data, rows), *_sampled_problems(data, rows)]
 
 
 def _leak(column: str | None, answer: str) -> str:
@@ -132,6 +132,22 @@ def _row_problems(data: Data, rows: Data) -> Iterator[Problem]:
             task = outputs[column]
             message = f"`keep` must not name the output column `{column}` of task `{task}`."
             yield Problem(("data", "keep", i), message)
+
+
+def _sampled_problems(data: Data, rows: Data) -> Iterator[Problem]:
+    sampled = rows.get("sampled")
+    keep = sampled.get("keep") if isinstance(sampled, Mapping) else None
+    tasks = [task for _, task in entries(data, "tasks")]
+    labels = [text(task, "given") for task in tasks]
+    labels += [text(t, "label") for t in tasks if t.get("kind", "binary") == "binary"]
+    known = [column for column in dict.fromkeys(labels) if column]
+    for column in keep if isinstance(keep, Mapping) and known else ():
+        if column != "else" and column not in known:
+            message = (
+                f"`keep` must name labels or conditions of 0 and 1, and `else`, got `{column}`."
+                f"{suggest(str(column), [*known, 'else'])}"
+            )
+            yield Problem(("data", "sampled", "keep", column), message)
 
 
 def _empty_or_repeated(data: Data, key: str, word: str) -> list[Problem]:

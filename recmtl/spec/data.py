@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from recmtl.spec._base import StrictModel
 
-__all__ = ["Column", "DataSpec", "SplitByKey", "SplitByTime"]
+__all__ = ["Column", "DataSpec", "SplitByKey", "SplitByTime", "Thinned"]
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|TiB)")
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -36,6 +36,24 @@ class SplitByTime(StrictModel):
     """Column of the time: an integer, a float, a date or a datetime."""
 
 
+class Thinned(StrictModel):
+    """How a log was thinned: each row was kept by chance, at a rate that its labels decide."""
+
+    keep: dict[Column, Annotated[float, Field(gt=0, le=1)]]
+    """Label columns of 0 and 1 in order, each with the share that was kept of the rows where it is
+    the first that is 1, and `else`, the share kept of the rows where none is."""
+
+    @field_validator("keep")
+    @classmethod
+    def _has_a_label_and_else(cls, keep: dict[str, float]) -> dict[str, float]:
+        if "else" not in keep or len(keep) < 2:
+            raise ValueError(
+                "must give a share for a label column and for `else`, such as "
+                "`{click: 1.0, else: 0.1}`."
+            )
+        return keep
+
+
 def _split(value: Any) -> str:
     if isinstance(value, SplitByTime) or (isinstance(value, dict) and "last" in value):
         return "time"
@@ -45,9 +63,7 @@ def _split(value: Any) -> str:
 class DataSpec(StrictModel):
     """Where the rows are and what is read beside features and labels."""
 
-    reserved: ClassVar[frozenset[str]] = frozenset(
-        {"request", "sample", "sampled", "scenario", "time"}
-    )
+    reserved: ClassVar[frozenset[str]] = frozenset({"request", "sample", "scenario", "time"})
 
     train: Column
     """Parquet or CSV: a file, glob or folder, relative to `--data` (default: the folder of the
@@ -80,6 +96,13 @@ class DataSpec(StrictModel):
     Not counted: tables, network, optimizer, and the distinct values of segments and of groups that
     are strings. A log that fits is shuffled as a whole, by every process for itself; of a larger
     one the budget decides, with the seed, which rows are shuffled together, and so the order."""
+    sampled: Thinned | None = None
+    """How training and validation rows were thinned before they came here, such as `{keep: {click:
+    1.0, else: 0.1}}` where one in ten rows without a click was kept. Heads learn what is left; each
+    task's predictions are corrected to all rows, from these rates and, where one label's rate
+    depends on another label, what the other's task predicts. Metrics of validation rows weigh them
+    by the inverse of their rates; `eval` takes rows for all there are, unless `--sampled` says that
+    they were thinned alike."""
     accept_leaks: tuple[Column, ...] = ()
     """Features that the leakage check reports but does not refuse."""
 

@@ -110,16 +110,18 @@ def contestants_of(
     of_tower = [text for text in overrides if _key(text).startswith("tower.")]
     others = [text for text in overrides if text not in of_tower]
     _require_no_choice(others)
-    base = loaded_spec(spec, others)
+    base = _as_it_is(loaded_spec(spec, others))
     kinds = list(dict.fromkeys(towers)) or [base.tower.kind]
     _require_some_take(of_tower, [*kinds, *([_TRUNK] if baselines else [])])
 
     def of_kind(kind: str, more: Sequence[str] = ()) -> RunConfig:
         mine = [text for text in of_tower if _field(text) in _keys(kind)]
         chosen = [] if kind == base.tower.kind else [f"tower={kind}"]
-        return loaded_spec(spec, [*others, *chosen, *mine, *more])
+        return _as_it_is(loaded_spec(spec, [*others, *chosen, *mine, *more]))
 
     found, left_out = list[Contestant](), list[str]()
+    if loaded_spec(spec, others).data.sampled is not None:
+        left_out.append("`data.sampled`: all are judged on the rows as they are, thinned.")
     has_products = any(task.product_of for task in base.tasks)
     for kind in kinds:
         if "sequences" in requires_of(_KINDS[kind]()) and not base.sequences:
@@ -181,6 +183,11 @@ def _monitor(base: RunConfig, task: Task) -> str | None:
 def _checked(config: RunConfig) -> RunConfig:
     """The same, once it was read as a spec is."""
     return parse_yaml(RunConfig, dump_yaml(config), source=config.name)
+
+
+def _as_it_is(config: RunConfig) -> RunConfig:
+    """The same without `data.sampled`: a single task may lack what its correction takes."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"sampled": None})})
 
 
 def loaded_spec(spec: str | Path | RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recmtl.tasks.definition import TaskDef
+from recmtl.tasks.sampling import Thinning
 from recmtl.tasks.task_set import LossTerms, TaskSet
 
-__all__ = ["LossTerms", "TaskDef", "TaskSet"]
+__all__ = ["LossTerms", "TaskDef", "TaskSet", "Thinning"]

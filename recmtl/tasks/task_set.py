@@ -27,6 +27,7 @@ from recmtl.losses import (
 from recmtl.losses._precision import at_least_float32
 from recmtl.tasks.definition import TaskDef, carriers, check_tasks, check_trained, factors_of
 from recmtl.tasks.layout import lay_out, side_by_side
+from recmtl.tasks.sampling import Thinning, corrections, log_rate, row_rates
 
 __all__ = ["LossTerms", "TaskSet"]
 
@@ -57,6 +58,9 @@ class TaskSet(nn.Module):
     The head of a multiclass task has one logit for each class, and its prediction one column: heads
     stand side by side in the logits in the order of the tasks, and so do the predictions of all
     tasks (`columns` says where each one is).
+
+    On a log that was thinned heads learn the odds of the rows that are left, and so does the loss;
+    what is predicted is corrected to the odds of all rows (see `recmtl.tasks.sampling`).
 
     It is a module so that its few index tensors follow the model to a device; it has no parameters
     and no state.
@@ -108,6 +112,7 @@ class TaskSet(nn.Module):
         labels: Sequence[str],
         objective: Literal["tasks", "entire_space"],
         normalize: Literal["rows", "observed"] = "rows",
+        thinnings: Sequence[Thinning] = (),
     ) -> None:
         """Check the tasks and fix their layout.
 
@@ -116,9 +121,11 @@ class TaskSet(nn.Module):
             labels: the columns of `labels_BK`.
             objective: which tasks carry loss.
             normalize: what the loss is divided by, see `recmtl.losses.joint_likelihood`.
+            thinnings: how the rows to learn from were drawn, one drawing after another.
 
         Raises:
-            SpecError: the tasks contradict each other; all problems are listed.
+            SpecError: the tasks contradict each other, or one cannot be corrected for how rows were
+                drawn; all problems are listed.
         """
         super().__init__()
         require_one_of(("tasks", "entire_space"), objective=objective)
@@ -132,6 +139,8 @@ class TaskSet(nn.Module):
         self.heads = tuple(t.name for t in self.tasks if not t.product_of)
         self.columns = side_by_side(self.tasks)
         self.factors = factors_of(self.tasks)
+        self.thinnings = tuple(thinnings)
+        self._corrections = corrections(self.tasks, self.thinnings)
         carries = carriers(self.tasks, self.factors, objective)
         check_trained(self.tasks, self.factors, carries)
         self.trained = tuple(name for name in self.names if name in carries)
@@ -223,6 +232,41 @@ class TaskSet(nn.Module):
         by_order = dict(zip(self._order, terms_T.unbind(), strict=True))
         return LossTerms(terms_T.sum(), {name: by_order[name] for name in self.trained})
 
+    def weight_of_all(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
+        """Weights `[B]` with which the rows that are left speak for all rows.
+
+        Each is divided by the share of rows with such labels that was kept.
+        """
+        if not self.thinnings:
+            return weight_B
+        return weight_B / row_rates(labels_BK, self.labels, self.thinnings).to(weight_B.dtype)
+
+    def corrected(self, logits_BH: Tensor) -> Tensor:
+        """Logits of all rows, of a thinned log's: `[B, H]`, at least float32."""
+        z_BH = at_least_float32(logits_BH)
+        if not self._corrections:
+            return z_BH
+        where = side_by_side([task for task in self.tasks if not task.product_of])
+        found = dict[str, Tensor]()
+
+        def logit_of(name: str) -> Tensor:
+            if name in self.factors:
+                factors_BF = torch.stack([logit_of(f) for f in self.factors[name]], dim=1)
+                return product_log_odds(factors_BF)
+            if name not in found:
+                z_B = z_BH[:, where[name].start]
+                if name in self._corrections:
+                    one, zero = (log_rate(r, logit_of) for r in self._corrections[name])
+                    z_B = z_B - (one - zero)
+                found[name] = z_B
+            return found[name]
+
+        columns = [
+            logit_of(name).unsqueeze(1) if name in self._corrections else z_BH[:, at]
+            for name, at in where.items()
+        ]
+        return torch.cat(columns, dim=1)
+
     def probs(self, logits_BH: Tensor) -> Tensor:
         """What each task predicts: `[B, O]`, in the order of `names`, at least float32.
 
@@ -230,7 +274,7 @@ class TaskSet(nn.Module):
         probabilities, a regression's the prediction in its label's unit; a multiclass task has a
         column for the probability of each class. `columns` says where each task's are.
         """
-        z_BH = at_least_float32(logits_BH)
+        z_BH = self.corrected(logits_BH)
         z_BS = self._single(z_BH)
         classes = [z_BC.softmax(dim=1) for z_BC in self._of_classes(z_BH)]
         products_BP = self._of_products(product_log_prob, z_BH).exp()
@@ -238,7 +282,7 @@ class TaskSet(nn.Module):
 
     def log_probs(self, logits_BH: Tensor) -> Tensor:
         """Like `probs`, with logarithms of probabilities; a regression keeps its prediction."""
-        z_BH = at_least_float32(logits_BH)
+        z_BH = self.corrected(logits_BH)
         z_BS = self._single(z_BH)
         classes = [z_BC.log_softmax(dim=1) for z_BC in self._of_classes(z_BH)]
         products_BP = self._of_products(product_log_prob, z_BH)
@@ -250,7 +294,7 @@ class TaskSet(nn.Module):
         A multiclass task keeps its logits, whose softmax is its probabilities. Logits keep their
         digits where a probability rounds to 0 or 1, so metrics read them.
         """
-        z_BH = at_least_float32(logits_BH)
+        z_BH = self.corrected(logits_BH)
         z_BS = self._single(z_BH)
         products_BP = self._of_products(product_log_odds, z_BH)
         return self._outputs(z_BS, z_BS, self._of_classes(z_BH), products_BP)

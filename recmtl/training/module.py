@@ -360,9 +360,12 @@ class MultiTaskModule(pl.LightningModule):
         aside = Aside(None, {})
         if self.trainer.is_global_zero and isinstance(loader, ValidLoader):
             aside = loader.aside(data.group_by, data.segments, memory=memory)
-        outcomes = Outcomes(copy.deepcopy(self.tasks).cpu(), aside, memory=memory)
-        for piece in self._outcomes.take():
-            outcomes.add(*piece)
+        tasks = copy.deepcopy(self.tasks).cpu()
+        outcomes = Outcomes(tasks, aside, memory=memory)
+        for logits_BH, labels_BK, weight_B, rows_B in self._outcomes.take():
+            if stage != "test":  # validation rows were thinned as training rows were
+                weight_B = tasks.weight_of_all(labels_BK, weight_B)
+            outcomes.add(logits_BH, labels_BK, weight_B, rows_B)
         metrics: dict[str, float] = {}
         if self.trainer.is_global_zero:
             found = outcomes.metrics(most_values=_MAX_SEGMENTS)

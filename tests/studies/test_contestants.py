@@ -109,6 +109,14 @@ def test_an_objective_that_cannot_be_is_left_out_and_said(tmp_path: Path) -> Non
         contestants_of(spec, objectives=["entire_space"])
 
 
+def test_thinned_rows_are_compared_as_they_are(spec: Path) -> None:
+    plain, others, _ = contestants_of(spec)
+    said = ["data.sampled={keep: {click: 1.0, else: 0.1}}"]
+    base, found, left_out = contestants_of(spec, said)
+    assert (base, found) == (plain, others)
+    assert left_out == ["`data.sampled`: all are judged on the rows as they are, thinned."]
+
+
 def test_a_loaded_config_does_as_well_as_its_file(spec: Path) -> None:
     from_file = contestants_of(spec, ["train.lr=0.5"], towers=["ple"])
     assert contestants_of(load_spec(spec), ["train.lr=0.5"], towers=["ple"]) == from_file

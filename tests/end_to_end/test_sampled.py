@@ -1,0 +1,85 @@
+"""Thinned logs, from the spec to scores, against the simulator's truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recmtl import BatchScorer, api
+from recmtl.errors import SpecError
+from recmtl.simulate import simulate
+
+CLICKS = {"click": 1.0, "else": 0.1}
+BOTH = {"conversion": 1.0, "click": 0.5, "else": 0.05}
+SMALL = ("tower=mmoe", "tower.num_experts=2", "tower.expert_widths=[32]", "wide=none")
+SHORT = ("train.epochs=3", "train.batch_size=512", "train.embedding.prior=0")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    simulate(folder, rows=60_000, seed=3)
+    return folder
+
+
+def thinned(frame: pl.DataFrame, keep: Mapping[str, float]) -> pl.DataFrame:
+    """Each row by chance, at the rate of the first label that is 1."""
+    rate = np.full(frame.height, keep["else"])
+    for column in [name for name in reversed(keep) if name != "else"]:
+        rate = np.where(frame[column] == 1, keep[column], rate)
+    return frame.filter(pl.Series(np.random.default_rng(0).random(frame.height) < rate))
+
+
+def trained(world: Path, keep: Mapping[str, float], *overrides: str) -> Path:
+    """A run on the thinned log, which the spec tells of."""
+    folder = world / "-".join(f"{name}{share}" for name, share in keep.items())
+    folder.mkdir(exist_ok=True)
+    for part in ("train", "valid"):
+        thinned(pl.read_parquet(world / f"{part}.parquet"), keep).write_parquet(
+            folder / f"{part}.parquet"
+        )
+    out = folder / f"run{'-'.join(overrides)}"
+    said = [f"data.sampled={{keep: {json.dumps(keep)}}}"]
+    api.train(
+        world / "spec.yaml", data=folder, out=out, overrides=[*SMALL, *SHORT, *said, *overrides]
+    )
+    return out
+
+
+@pytest.mark.parametrize(
+    ("keep", "objective"), [(CLICKS, "tasks"), (CLICKS, "entire_space"), (BOTH, "tasks")]
+)
+def test_probabilities_are_those_of_all_rows(
+    world: Path, keep: Mapping[str, float], objective: str
+) -> None:
+    run = trained(world, keep, f"objective={objective}")
+    test = pl.read_parquet(world / "test.parquet")
+    scores = BatchScorer(run, keep=())(test)
+    p_ctr, p_cvr = (test[name].to_numpy() for name in ("p_ctr", "p_cvr"))
+    ctr, cvr, ctcvr = (scores[f"probs_{task}"].to_numpy() for task in ("ctr", "cvr", "ctcvr"))
+    np.testing.assert_allclose(ctcvr, ctr * cvr, rtol=1e-5)
+    assert ctr.mean() == pytest.approx(p_ctr.mean(), rel=0.1)
+    assert ctcvr.mean() == pytest.approx((p_ctr * p_cvr).mean(), rel=0.2)
+    assert (cvr * p_ctr).mean() == pytest.approx((p_ctr * p_cvr).mean(), rel=0.2)
+    valid = run.parent / "valid.parquet"
+    found = api.evaluate(run, valid, sampled=True)
+    assert 0.8 < found["tasks"]["ctr"]["pcoc"] < 1.2
+    assert api.evaluate(run, valid)["tasks"]["ctr"]["pcoc"] < 0.4
+    summary = json.loads((run / "validation.json").read_text())
+    for task in ("ctr", "cvr", "ctcvr"):
+        assert summary["tasks"][task]["pcoc"] == pytest.approx(found["tasks"][task]["pcoc"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = [line["valid/ctr/pcoc"] for line in lines if "valid/ctr/pcoc" in line]
+    assert any(value == pytest.approx(found["tasks"]["ctr"]["pcoc"], rel=1e-4) for value in logged)
+
+
+def test_rows_are_taken_for_all_there_are_where_nothing_says_how_they_were_thinned(
+    run: Path, funnel: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"its spec has no `data\.sampled`"):
+        api.evaluate(run, funnel / "test.parquet", sampled=True)
