@@ -121,7 +121,9 @@ def contestants_of(
 
     found, left_out = list[Contestant](), list[str]()
     if loaded_spec(spec, others).data.sampled is not None:
-        left_out.append("`data.sampled`: all are judged on the rows as they are, thinned.")
+        left_out.append(
+            "`data.sampled`: no model is corrected; each says what it learnt of the thinned rows."
+        )
     has_products = any(task.product_of for task in base.tasks)
     for kind in kinds:
         if "sequences" in requires_of(_KINDS[kind]()) and not base.sequences:

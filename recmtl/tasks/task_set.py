@@ -59,8 +59,8 @@ class TaskSet(nn.Module):
     stand side by side in the logits in the order of the tasks, and so do the predictions of all
     tasks (`columns` says where each one is).
 
-    On a log that was thinned heads learn the odds of the rows that are left, and so does the loss;
-    what is predicted is corrected to the odds of all rows (see `recmtl.tasks.sampling`).
+    On a log that was thinned the loss, and so the heads, are of the rows that are left; what is
+    predicted is corrected to all rows (see `recmtl.tasks.sampling`).
 
     It is a module so that its few index tensors follow the model to a device; it has no parameters
     and no state.

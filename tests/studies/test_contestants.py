@@ -114,7 +114,9 @@ def test_thinned_rows_are_compared_as_they_are(spec: Path) -> None:
     said = ["data.sampled={keep: {click: 1.0, else: 0.1}}"]
     base, found, left_out = contestants_of(spec, said)
     assert (base, found) == (plain, others)
-    assert left_out == ["`data.sampled`: all are judged on the rows as they are, thinned."]
+    assert left_out == [
+        "`data.sampled`: no model is corrected; each says what it learnt of the thinned rows."
+    ]
 
 
 def test_a_loaded_config_does_as_well_as_its_file(spec: Path) -> None:
