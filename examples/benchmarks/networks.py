@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_map_only
 
 from recmtl.towers import (
     BiInteractionConfig,
+    CGCConfig,
     CrossNetConfig,
     DTRNConfig,
     ESMMConfig,
@@ -57,6 +58,7 @@ MMOE = MMoEConfig(num_experts=8, **SIZES)
 NETWORKS: dict[str, tuple[Any, int]] = {
     "shared_bottom": (BOTTOM, 2),
     "mmoe": (MMOE, 2),
+    "cgc": (CGCConfig(num_shared_experts=4, num_task_experts=2, **SIZES), 2),
     "ple": (PLEConfig(num_levels=2, num_shared_experts=4, num_task_experts=2, **SIZES), 2),
     "esmm": (ESMMConfig(head_widths=(128, 64)), 2),
     "home": (HoMEConfig(**SIZES), 2),
