@@ -140,7 +140,8 @@ def as_page(found: dict[str, list[dict[str, Any]]], args: argparse.Namespace, fi
 
 The simulated funnel, {args.rows:,} impressions, CTR and CVR in groups of their own, {args.seeds}
 training seeds; experts and gates on {ANALYSED:,} test rows. *zeros*: share of an expert's outputs
-that are exactly zero, the worst expert of all seeds and the mean. *spread*: standard deviation of
+that are exactly zero, the worst expert of all seeds and the mean; Swish has none by its form,
+whatever an expert is worth. *spread*: standard deviation of
 the outputs of the widest expert of a level over that of the narrowest, the worst level. *gates*:
 effective number of experts of a row's weights (exponential of their entropy) over the number that
 the gate reads, the least and the mean: 1 is an equal mixture. AUC: mean ± standard deviation.
