@@ -31,7 +31,7 @@ PUBLIC = {
         binary_nll joint_likelihood log1mexp multiclass_nll product_log_odds product_log_prob
         product_nll squared_error
     """,
-    "recmtl.tasks": "LossTerms TaskDef TaskSet",
+    "recmtl.tasks": "LossTerms TaskDef TaskSet Thinning",
     "recmtl.metrics": """
         ClassSums ClassTable GroupedAUC Histogram Reliability accuracy auc class_table ece gauc
         group_codes logloss mae multiclass_logloss multiclass_ne ne pcoc reliability_bins rmse
@@ -41,7 +41,7 @@ PUBLIC = {
     "recmtl.batch": "Batch Ragged",
     "recmtl.spec": """
         DataSpec DenseFeature Feature Problem SequenceFeature SparseFeature Spec SplitByKey
-        SplitByTime StrictModel Task VectorFeature Vocab load_yaml parse_yaml
+        SplitByTime StrictModel Task Thinned VectorFeature Vocab load_yaml parse_yaml
     """,
     "recmtl.config": """
         ObjectiveConfig RunConfig SequenceConfig TrainConfig differences dump_yaml fingerprint

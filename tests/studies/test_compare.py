@@ -19,7 +19,7 @@ import recmtl
 from recmtl import evaluate
 from recmtl.errors import CheckpointError, DataError, SpecError
 from tests.runs import run_differences
-from tests.studies.worlds import write_world
+from tests.studies.worlds import SPEC, write_world
 
 HOME = Path(recmtl.__file__).parents[1]
 OPTIONS: dict[str, Any] = {"towers": ["mmoe"], "seeds": 2, "jobs": 1}
@@ -112,16 +112,19 @@ def test_other_specs_and_rows_are_refused(world: Path, summary: dict[str, Any]) 
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_told_and_the_others_go_on(
-    world: Path, summary: dict[str, Any], recmtl_cli: Any
-) -> None:
-    """DTRN reads sequences, and the spec has none."""
+def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path: Path, recmtl_cli: Any) -> None:
+    """DTRN compares a sequence's items with a feature of the same table, and there is none."""
+    seen = "  - {name: seen, type: sequence, vocab: {}, dim: 4, max_len: 3}\n"
+    world = write_world(tmp_path, SPEC.replace("tasks:\n", f"{seen}tasks:\n")).parent
+    for part in ("train", "valid"):
+        frame = pl.read_parquet(world / f"{part}.parquet")
+        frame.with_columns(seen=pl.concat_list("item")).write_parquet(world / f"{part}.parquet")
     out = world / "failing"
     options = ["--towers", "mmoe,dtrn", "--seeds", "1", "--no-baselines"]
     code, text, err = recmtl_cli("compare", world / "spec.yaml", *options, "--out", out)
     assert code == 2
     assert "dtrn-tasks-0 failed: SpecError: " in err
-    assert "sequence" in err
+    assert "needs a target" in err
     found = json.loads((out / "compare.json").read_text())
     assert [failure["name"] for failure in found["failed"]] == ["dtrn-tasks-0"]
     contestants = {c["name"]: c for c in found["contestants"]}
