@@ -317,13 +317,12 @@ def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _sampled_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    keep = dict(_section(_section(data, "data"), "sampled").get("keep") or {})
+    keep = _section(_section(_section(data, "data"), "sampled"), "keep")
     tasks = [task for _, task in entries(data, "tasks")]
     labels = {column for task in tasks for column in (text(task, "label"), text(task, "given"))}
     is_sound = all(isinstance(share, int | float) and 0 < share <= 1 for share in keep.values())
     if not is_sound or not {"else"} < keep.keys() <= {"else", *labels}:
         return  # said elsewhere
-    otherwise = float(keep.pop("else"))
     try:
         defs = [
             TaskDef(
@@ -335,7 +334,7 @@ def _sampled_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             )
             for task in tasks
         ]
-        corrections(defs, [Thinning(tuple(keep.items()), otherwise)])
+        corrections(defs, [Thinning.of(keep)])
     except SpecError as error:
         for line in str(error).splitlines():
             yield Problem(("data", "sampled"), line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -12,7 +11,7 @@ from recmtl.embeddings import Layout, layout
 from recmtl.errors import SpecError
 from recmtl.models.inputs import TowerInputs, commonest_dim
 from recmtl.models.multi_task import MultiTaskNet
-from recmtl.spec import Spec, Task
+from recmtl.spec import Spec
 from recmtl.tasks import TaskDef, TaskSet, Thinning
 from recmtl.towers import (
     InputDims,
@@ -134,27 +133,9 @@ def build_tasks(
     Raises:
         SpecError: the tasks contradict each other.
     """
-    return TaskSet(
-        task_defs(spec.tasks, encoders.label_scales),
-        labels=encoders.labels,
-        objective=objective,
-        normalize=normalize,
-        thinnings=thinnings_of(spec),
-    )
-
-
-def task_defs(
-    tasks: Sequence[Task], scales: Mapping[str, tuple[float, float]] | None = None
-) -> list[TaskDef]:
-    """Tasks of a spec as `recmtl.tasks` knows them.
-
-    Args:
-        tasks: the tasks.
-        scales: regression -> mean and standard deviation of its label.
-    """
     defs = []
-    for task in tasks:
-        mean, std = (scales or {}).get(task.name, (0.0, 1.0))
+    for task in spec.tasks:
+        mean, std = encoders.label_scales.get(task.name, (0.0, 1.0))
         defs.append(
             TaskDef(
                 name=task.name,
@@ -168,17 +149,14 @@ def task_defs(
                 std=std,
             )
         )
-    return defs
-
-
-def thinnings_of(spec: Spec) -> tuple[Thinning, ...]:
-    """How the rows that a model learns from were drawn."""
     sampled = spec.data.sampled
-    if sampled is None:
-        return ()
-    keep = dict(sampled.keep)
-    otherwise = keep.pop("else")
-    return (Thinning(tuple(keep.items()), otherwise),)
+    return TaskSet(
+        defs,
+        labels=encoders.labels,
+        objective=objective,
+        normalize=normalize,
+        thinnings=() if sampled is None else (Thinning.of(sampled.keep),),
+    )
 
 
 def _inputs(spec: Spec, tower_config: TowerConfig | StackConfig, tables: Layout) -> TowerInputs:

@@ -110,7 +110,8 @@ def contestants_of(
     of_tower = [text for text in overrides if _key(text).startswith("tower.")]
     others = [text for text in overrides if text not in of_tower]
     _require_no_choice(others)
-    base = _as_it_is(loaded_spec(spec, others))
+    given = loaded_spec(spec, others)
+    base = _as_it_is(given)
     kinds = list(dict.fromkeys(towers)) or [base.tower.kind]
     _require_some_take(of_tower, [*kinds, *([_TRUNK] if baselines else [])])
 
@@ -120,7 +121,7 @@ def contestants_of(
         return _as_it_is(loaded_spec(spec, [*others, *chosen, *mine, *more]))
 
     found, left_out = list[Contestant](), list[str]()
-    if loaded_spec(spec, others).data.sampled is not None:
+    if given.data.sampled is not None:
         left_out.append(
             "`data.sampled`: no model is corrected; each says what it learnt of the thinned rows."
         )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from recmtl._checks import suggest
 from recmtl.errors import SpecError
 
-__all__ = ["TaskDef", "carriers", "check_tasks", "check_trained", "factors_of"]
+__all__ = ["TaskDef", "carriers", "check_tasks", "check_trained", "factors_of", "path_back"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,9 @@ def _product_problems(by_name: dict[str, TaskDef]) -> list[str]:
                 problems.append(
                     f"{where} names `{factor}`, a {what}; only probabilities can be multiplied."
                 )
-        cycle = _cycle(task.name, by_name)
+        cycle = path_back(
+            task.name, lambda name: by_name[name].product_of if name in by_name else ()
+        )
         if cycle:
             problems.append(
                 f"{where} leads back to itself: {' -> '.join(f'`{n}`' for n in cycle)}."
@@ -164,18 +166,18 @@ def _product_problems(by_name: dict[str, TaskDef]) -> list[str]:
     return problems
 
 
-def _cycle(start: str, by_name: dict[str, TaskDef]) -> tuple[str, ...]:
-    """A path from the task over factors back to itself, or nothing."""
+def path_back(start: str, following: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+    """A path from a task over those that follow it back to itself, or nothing."""
     paths: list[tuple[str, ...]] = [(start,)]
     seen: set[str] = set()
     while paths:
         path = paths.pop()
-        for factor in by_name[path[-1]].product_of if path[-1] in by_name else ():
-            if factor == start:
+        for other in following(path[-1]):
+            if other == start:
                 return (*path, start)
-            if factor not in seen:
-                seen.add(factor)
-                paths.append((*path, factor))
+            if other not in seen:
+                seen.add(other)
+                paths.append((*path, other))
     return ()
 
 

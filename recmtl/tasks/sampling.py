@@ -6,7 +6,7 @@ Standard library and torch only. Shape letters: B rows, K label columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from recmtl.errors import SpecError
-from recmtl.tasks.definition import TaskDef
+from recmtl.tasks.definition import TaskDef, path_back
 
-__all__ = ["Correction", "Split", "Thinning", "corrections", "row_rates"]
+__all__ = ["Correction", "Split", "Thinning", "corrections", "log_rate", "row_rates"]
 
 Known = Mapping[str, bool]
 """Label columns of which it is known whether they are 1."""
@@ -32,6 +32,12 @@ class Thinning:
     that is 1."""
     otherwise: float
     """Share that was kept of the rows where none of them is 1."""
+
+    @classmethod
+    def of(cls, keep: Mapping[str, float]) -> Thinning:
+        """From the shares as a spec gives them, `else` among them."""
+        labels = tuple((name, float(share)) for name, share in keep.items() if name != "else")
+        return cls(labels, float(keep["else"]))
 
 
 class Split(NamedTuple):
@@ -121,8 +127,14 @@ def corrections(tasks: Sequence[TaskDef], thinnings: Sequence[Thinning]) -> dict
                 rate(_closure(given, implied), ())
         except _UnknownError as unknown:
             problems.append(_in_words(task, unknown))
+    factors = {task.name: task.product_of for task in tasks if task.product_of}
+
+    def needs(name: str) -> Iterable[str]:
+        names = {part for rates in found.get(name, ()) for part in _names(rates)}
+        return sorted(factors.get(name, names))
+
     for task in heads:
-        cycle = _cycle(task.name, found, tasks)
+        cycle = path_back(task.name, needs)
         if cycle and not problems:
             problems.append(
                 f"task `{task.name}`: its correction needs what it predicts itself"
@@ -235,28 +247,6 @@ def _predictor(
         if given not in known
     )
     return next((task for task in found if task is not None), None)
-
-
-def _cycle(name: str, found: Mapping[str, Correction], tasks: Sequence[TaskDef]) -> tuple[str, ...]:
-    """A path from a task over those that its correction needs, back to itself, or nothing."""
-    factors = {task.name: task.product_of for task in tasks if task.product_of}
-
-    def needs(task: str) -> set[str]:
-        if task in factors:
-            return set(factors[task])
-        return {part for rate in found.get(task, ()) for part in _names(rate)}
-
-    paths: list[tuple[str, ...]] = [(name,)]
-    seen: set[str] = set()
-    while paths:
-        path = paths.pop()
-        for other in sorted(needs(path[-1])):
-            if other == name:
-                return (*path, name)
-            if other not in seen:
-                seen.add(other)
-                paths.append((*path, other))
-    return ()
 
 
 def _names(rate: Rate) -> set[str]:
