@@ -54,6 +54,7 @@ def train(
     """
     import torch
 
+    from recmtl.analysis import calibrate
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run
@@ -90,6 +91,7 @@ def train(
                     notify=notify,
                 )
             if splits.valid is not None:
+                calibrate(run, splits.valid, progress=progress, notify=notify)
                 summarise(run, splits.valid, progress=progress)
             summary = {"best": result.best, "rows_per_s": result.rows_per_s}
             run.finish({**summary, "epochs": result.epochs})
@@ -136,12 +138,13 @@ def evaluate(
     *,
     by: str | None = None,
     sampled: bool = False,
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of a run on labelled rows; see `recmtl.scoring.evaluate`."""
     from recmtl.scoring import evaluate as evaluate_run
 
-    return evaluate_run(run, data, by=by, sampled=sampled, progress=progress)
+    return evaluate_run(run, data, by=by, sampled=sampled, calibrated=calibrated, progress=progress)
 
 
 def explain(
@@ -168,12 +171,15 @@ def score(
     *,
     keep: Sequence[str] = (),
     tables: Literal["fp32", "fp16", "int8"] = "fp32",
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
     from recmtl.scoring import score as score_run
 
-    return score_run(run, data, out, keep=keep, tables=tables, progress=progress)
+    return score_run(
+        run, data, out, keep=keep, tables=tables, calibrated=calibrated, progress=progress
+    )
 
 
 def resolve(
