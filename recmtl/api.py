@@ -168,12 +168,23 @@ def score(
     *,
     keep: Sequence[str] = (),
     tables: Literal["fp32", "fp16", "int8"] = "fp32",
+    workers: int = 1,
+    drift_threshold: float = 0.2,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
     from recmtl.scoring import score as score_run
 
-    return score_run(run, data, out, keep=keep, tables=tables, progress=progress)
+    return score_run(
+        run,
+        data,
+        out,
+        keep=keep,
+        tables=tables,
+        workers=workers,
+        drift_threshold=drift_threshold,
+        progress=progress,
+    )
 
 
 def resolve(

@@ -8,6 +8,7 @@
 - `metrics.jsonl`: losses and metrics, a line each.
 - `plan.txt`: how the tables were placed.
 - `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
+- `reference.json`: what rows and scores looked like when training ended; see `recmtl.scoring.drift`.
 """
 
 from __future__ import annotations
@@ -41,12 +42,16 @@ from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_s
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["REPORT", "Run", "versions"]
+__all__ = ["REFERENCE", "REPORT", "Run", "versions"]
 
 REPORT = "report.html"
+REFERENCE = "reference.json"
 _FORMAT = 2
 _STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
-_LATE = ("plan.txt", "metrics.jsonl", "validation.json", _VERSIONS, "checkpoints/index.json")
+_LATE = (
+    *("plan.txt", "metrics.jsonl", "validation.json", REFERENCE, _VERSIONS),
+    "checkpoints/index.json",
+)
 """Files that are settled when training ends."""
 _LOGS = ("logs", "tensorboard")
 """Folders that may be removed, but not changed."""

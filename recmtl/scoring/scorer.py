@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,38 @@ class BatchScorer:
     def logits(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]`` of encoded rows, in forward passes of one size."""
         net = self.scoring_net
-        sizes = [min(net.rows, len(batch) - start) for start in range(0, len(batch), net.rows)]
-        parts = [net(pad_to(part, net.rows))[: len(part)] for part in cut_rows(batch, sizes)]
+        parts = [net(pad_to(part, net.rows))[: len(part)] for part in self._passes(batch)]
         return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
 
-    def scores(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Output columns of encoded rows; that of a multiclass task is `[B, C]`."""
-        return self._by_column(self.tasks.probs(self.logits(batch)).numpy())
+    def scores(
+        self, batch: Batch, *, through: Callable[..., Iterable[Tensor]] = map
+    ) -> dict[str, NDArray[np.float32]]:
+        """Output columns of encoded rows; that of a multiclass task is `[B, C]`.
+
+        Each pass is computed apart from the others, padded to the same size: a row's score depends
+        on its pass alone. To the last bit it also depends on torch's number of threads.
+
+        Args:
+            batch: the rows.
+            through: what calls a function on all passes, such as the `map` of an executor.
+        """
+        parts = [self.tasks.probs(torch.zeros(0, self.tasks.num_logits))]
+        parts += through(self._probs, self._passes(batch))
+        return self._by_column(torch.cat(parts).numpy())
+
+    @torch.inference_mode()
+    def _probs(self, part: Batch) -> Tensor:
+        """What is predicted `[B, O]` for the rows of one pass."""
+        net = self.scoring_net
+        probs_BO: Tensor = self.tasks.probs(net(pad_to(part, net.rows)))
+        return probs_BO[: len(part)]
+
+    def _passes(self, batch: Batch) -> Iterator[Batch]:
+        """Rows in stretches of one forward pass each."""
+        most = self.scoring_net.rows
+        return cut_rows(
+            batch, [min(most, len(batch) - start) for start in range(0, len(batch), most)]
+        )
 
     def _by_column(self, probs_BO: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         of_classes = {task.name for task in self.tasks.tasks if task.kind == "multiclass"}
@@ -152,10 +177,6 @@ class BatchScorer:
             where = self.tasks.columns[name]
             found[column] = probs_BO[:, where if name in of_classes else where.start]
         return found
-
-    def with_scores(self, rows: Any, batch: Batch) -> Any:
-        """Kept columns of `rows` beside the scores of the same rows, encoded."""
-        return beside(rows, self.keep, self.scores(batch))
 
     def __call__(self, rows: Any) -> Any:
         """Score a polars or pandas frame, a pyarrow Table or a RecordBatch, and answer in kind.
@@ -171,10 +192,11 @@ class BatchScorer:
             rows = rows.collect()  # once: a second time its rows may come in another order
         self.require(column_names(rows))
         frame = to_polars(rows, self.encoders.columns(labels=False))
-        no_logits = torch.zeros(0, self.tasks.num_logits)
         if not frame.height:  # an empty pandas column has no type that could be checked
-            return beside(rows, self.keep, self._by_column(self.tasks.probs(no_logits).numpy()))
-        return self.with_scores(rows, self.encoders.encode(frame, labels=False))
+            none = self.tasks.probs(torch.zeros(0, self.tasks.num_logits))
+            return beside(rows, self.keep, self._by_column(none.numpy()))
+        scores = self.scores(self.encoders.encode(frame, labels=False))
+        return beside(rows, self.keep, scores)
 
     def require(self, names: Sequence[str], where: str = "") -> None:
         """Require the columns to keep and those that features need.
