@@ -54,6 +54,7 @@ def train(
     """
     import torch
 
+    from recmtl.analysis.reference import keep_reference
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run
@@ -91,6 +92,7 @@ def train(
                 )
             if splits.valid is not None:
                 summarise(run, splits.valid, progress=progress)
+            keep_reference(run, splits)
             summary = {"best": result.best, "rows_per_s": result.rows_per_s}
             run.finish({**summary, "epochs": result.epochs})
     return result

@@ -8,7 +8,7 @@
 - `metrics.jsonl`: losses and metrics, a line each.
 - `plan.txt`: how the tables were placed.
 - `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
-- `reference.json`: what rows and scores looked like when training ended; see `recmtl.scoring.drift`.
+- `reference.json`: what rows and scores looked like when training ended; drift is measured by it.
 """
 
 from __future__ import annotations

@@ -255,9 +255,7 @@ def _table(what: str, entries: Mapping[str, Any], columns: tuple[str, ...]) -> l
     rows[0][-1] += "  "
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
-        row[0].ljust(widths[0])
-        + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
-        for row in rows
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
 
 

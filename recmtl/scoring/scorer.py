@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class BatchScorer:
     Rows keep their order. A binary task gives `probs_<task>`, a regression `pred_<task>`, both
     float32; a multiclass task `probs_<task>`, the probability of each class as a fixed-size list
     (in pandas an array in each row, in a dict of arrays one array of two dimensions). It is pickled
-    by its path and options, so that Ray, Spark and process pools can send it to their workers, each
-    of which reads the run itself.
+    by its path and options, so that Ray, Spark and process pools can send it to their workers. Each
+    of these reads the run itself, once: they unpickle a function for every task.
 
     Args:
         run: the folder of a run.
@@ -72,8 +72,8 @@ class BatchScorer:
         self._keep = None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep)
         self.run = Run(self._run)
 
-    def __reduce__(self) -> tuple[type[BatchScorer], tuple[Path], dict[str, Any]]:
-        return type(self), (self._run,), {"_keep": self._keep, "tables": self.tables}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self._run, self._keep, self.tables)
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -219,3 +219,21 @@ class BatchScorer:
         ]
         if missing:
             raise DataError.all_of(missing)
+
+
+def _unpickled(
+    cls: type[BatchScorer], run: Path, keep: tuple[str, ...] | None, tables: TablePrecision
+) -> BatchScorer:
+    """The scorer of these options, the same one as long as the run is the same."""
+    return _opened(cls, run, keep, tables, (run / "run.json").read_bytes())
+
+
+@lru_cache(maxsize=1)
+def _opened(
+    cls: type[BatchScorer],
+    run: Path,
+    keep: tuple[str, ...] | None,
+    tables: TablePrecision,
+    _state: bytes,
+) -> BatchScorer:
+    return cls(run, keep=keep, tables=tables)

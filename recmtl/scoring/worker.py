@@ -1,4 +1,4 @@
-"""One of the processes that `recmtl score` starts, run by its path: ``python .../worker.py JOB FD``.
+"""A process that `recmtl score` starts, run by its path: ``python .../worker.py JOB FD``.
 
 It prints nothing and ignores Ctrl-C: the process that started it decides when both stop. It asks
 for one part after another on the pipe of a number, as JSON lines, is answered on stdin, and leaves

@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -45,7 +46,7 @@ class Shares:
 
     def __init__(self, parts: Sequence[int], workers: int) -> None:
         ends = [len(parts) * worker // workers for worker in range(workers + 1)]
-        self._left = [list(parts[low:high]) for low, high in zip(ends, ends[1:], strict=False)]
+        self._left = [list(parts[low:high]) for low, high in pairwise(ends)]
         self._lock = threading.Lock()
 
     def take(self, worker: int) -> int | None:
