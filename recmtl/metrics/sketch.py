@@ -191,14 +191,15 @@ def psi(reference: NDArray[Any], found: NDArray[Any]) -> float:
 def psi_by_chance(groups: int, *counts: int) -> float:
     """The PSI that samples of one distribution hardly ever have, of so many rows each.
 
-    Its mean is about (groups - 1) (1/n + 1/m), as that of a chi-squared statistic; this is three
-    times as much.
+    About, it is (1/n + 1/m) times a chi-squared statistic of d = groups - 1 degrees of freedom;
+    this is its mean, d, and six standard deviations, the square root of 2 d, more.
 
     Example:
-        >>> psi_by_chance(10, 100, 100)
-        0.54
+        >>> psi_by_chance(9, 100, 100)  # (8 + 6 * 4) / 50
+        0.64
     """
-    return 3 * (groups - 1) * sum(1 / count for count in counts)
+    degrees = max(groups - 1, 0)
+    return (degrees + 6 * math.sqrt(2 * degrees)) * sum(1 / count for count in counts)
 
 
 def _tenths(bins: Ints) -> Ints:

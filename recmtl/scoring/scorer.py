@@ -225,7 +225,8 @@ def _unpickled(
     cls: type[BatchScorer], run: Path, keep: tuple[str, ...] | None, tables: TablePrecision
 ) -> BatchScorer:
     """The scorer of these options, the same one as long as the run is the same."""
-    return _opened(cls, run, keep, tables, (run / "run.json").read_bytes())
+    state = run / "run.json"
+    return _opened(cls, run, keep, tables, state.read_bytes() if state.is_file() else b"")
 
 
 @lru_cache(maxsize=1)

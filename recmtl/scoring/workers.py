@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -47,6 +48,7 @@ class Shares:
     def __init__(self, parts: Sequence[int], workers: int) -> None:
         ends = [len(parts) * worker // workers for worker in range(workers + 1)]
         self._left = [list(parts[low:high]) for low, high in pairwise(ends)]
+        self._in_work = [0] * workers
         self._lock = threading.Lock()
 
     def take(self, worker: int) -> int | None:
@@ -56,7 +58,20 @@ class Shares:
                 longest = max(self._left, key=len)
                 half = len(longest) // 2
                 self._left[worker], longest[half:] = longest[half:], []
-            return self._left[worker].pop(0) if self._left[worker] else None
+            if not self._left[worker]:
+                return None
+            self._in_work[worker] += 1
+            return self._left[worker].pop(0)
+
+    def finish(self, worker: int) -> None:
+        """One of the parts that a worker took has its name."""
+        with self._lock:
+            self._in_work[worker] -= 1
+
+    def in_work(self, worker: int) -> int:
+        """How many parts a worker took and has not finished."""
+        with self._lock:
+            return self._in_work[worker]
 
     def of(self, worker: int) -> Iterator[int]:
         """The parts of a worker, each taken when it is asked for."""
@@ -115,15 +130,18 @@ class Workers:
         return sum(child.new_rows() for child in self._children)
 
     def wait(self) -> Iterator[int]:
-        """Wait until all are done; gives the rows that they scored from time to time.
+        """Wait until all parts that they took are done; gives new rows from time to time.
+
+        This process has found no more parts to take. A child that is only starting is not waited
+        for.
 
         Raises:
             RecMTLError: why one failed.
         """
-        for child in self._children:
-            while not child.ended.wait(_POLL_S):
-                yield self.new_rows()
-        yield self.new_rows()
+        while any(child.is_at_work for child in self._children):
+            time.sleep(_POLL_S)
+            yield self.new_rows()
+        yield sum(child.new_rows() for child in self._children)
 
 
 class _Child:
@@ -201,10 +219,16 @@ class _Child:
             self._rows += said["rows"]
         elif "part" in said:
             self._on_written(said["part"], said["sha256"])
+            self._shares.finish(self._number)
         elif "failure" in said:
             self._failure = from_record(said["failure"], self.name)
         else:
             self._is_done = True
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has parts to finish."""
+        return self._shares.in_work(self._number) > 0
 
     @property
     def has_failed(self) -> bool:
