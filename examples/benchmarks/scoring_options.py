@@ -76,10 +76,10 @@ def main() -> None:
 
 `{command}`; {provenance()}.
 
-{args.scored:,} rows of the benchmark's log with an {args.tower} tower, from Parquet to Parquet, each
-option in processes of its own, in turns; medians of {args.rounds} rounds. Noise is half the distance
-between the quartiles. The time that starting takes is that of the same job on {FEW_ROWS:,} rows.
-Ray and Spark have {args.cores} workers.
+{args.scored:,} rows of the benchmark's log with an {args.tower} tower, from Parquet to Parquet,
+each option in processes of its own, in turns; medians of {args.rounds} rounds. Noise is half the
+distance between the quartiles. The time that starting takes is that of the same job on {FEW_ROWS:,}
+rows. Ray and Spark have {args.cores} workers.
 
 {table}"""
     sys.stdout.write(page)
