@@ -14,6 +14,7 @@ __all__ = ["GROUPS", "Distribution", "psi", "psi_by_chance"]
 GROUPS = 10
 """Groups of about equal share that two distributions are compared in."""
 _LEAST_SHARE = 1e-4
+_LEAST_SCALE = 1e-30
 _SHIFT = 18  # of the 23 bits of a float32's fraction: 32 bins from a power of two to the next
 _BLOCK = 4096
 _HALF = int(np.float32(0.5).view(np.int32)) >> _SHIFT
@@ -34,7 +35,8 @@ class Distribution:
     Args:
         kind: `probability` (from 0 to 1), or any `number`.
         shift: of numbers, what is subtracted before they are counted, such as a usual mean.
-        scale: of numbers, what the difference is divided by, such as a usual deviation.
+        scale: of numbers, what the difference is divided by, such as a usual deviation; 0 (as that
+            of a constant) means 1.
 
     Example:
         >>> found = Distribution("number")
@@ -52,8 +54,10 @@ class Distribution:
         shift: float = 0.0,
         scale: float = 1.0,
     ) -> None:
-        self.kind, self.shift, self.scale = kind, shift, scale
-        self.bins: Ints = np.zeros(2 * (_HALF if kind == "probability" else _INF) + 1, np.int64)
+        self.kind, self.shift = kind, shift
+        self.scale = scale if scale > _LEAST_SCALE else 1.0
+        num_bins = 2 * _HALF + 1 if kind == "probability" else 2 * _INF + 2
+        self.bins: Ints = np.zeros(num_bins, np.int64)
         self.count = 0
         """Finite numbers."""
         self.not_finite = 0
@@ -67,19 +71,11 @@ class Distribution:
         """Standard deviation."""
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
-    def add(self, values: NDArray[np.floating[Any]]) -> None:
+    def add(self, values: NDArray[np.float32]) -> None:
         """Count numbers."""
-        numbers = values.astype(np.float64)
-        finite = np.isfinite(numbers)
-        if finite.all():
-            whole = len(numbers) // _BLOCK * _BLOCK
-            self._add(numbers[:whole].reshape(-1, _BLOCK))
-            self._add(numbers[whole:].reshape(1, -1))
-            return
-        for start in range(0, len(numbers), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            self._add(numbers[block][finite[block]].reshape(1, -1))
-        self.not_finite += len(numbers) - int(finite.sum())
+        whole = len(values) // _BLOCK * _BLOCK
+        self._add(values[:whole].reshape(-1, _BLOCK))
+        self._add(values[whole:].reshape(1, -1))
 
     def merge(self, other: Distribution) -> None:
         """Add what another one of the same kind, shift and scale counted."""
@@ -131,15 +127,24 @@ class Distribution:
         new.bins[found["bins"]] = found["counts"]
         return new
 
-    def _add(self, blocks: Floats) -> None:
+    def _add(self, blocks: NDArray[np.float32]) -> None:
         """Count the numbers of blocks, one a row."""
         if not blocks.size:
             return
-        means = blocks.mean(axis=1)
-        squares = np.square(blocks - means[:, None]).sum(axis=1)
-        moments = (means, squares, blocks.min(axis=1), blocks.max(axis=1))
-        for mean, square, low, high in zip(*(m.tolist() for m in moments), strict=True):
-            self._merge(blocks.shape[1], mean, square, low, high)
+        low, high = blocks.min(axis=1), blocks.max(axis=1)
+        if not (np.isfinite(low) & np.isfinite(high)).all():
+            for block in blocks:
+                finite = block[np.isfinite(block)]
+                self.not_finite += len(block) - len(finite)
+                self._add(finite.reshape(1, -1))
+            return
+        exact = blocks.astype(np.float64)
+        means = exact.mean(axis=1)
+        exact -= means[:, None]
+        squares = np.einsum("ij,ij->i", exact, exact)
+        moments = zip(*(m.tolist() for m in (means, squares, low, high)), strict=True)
+        for of_block in moments:
+            self._merge(blocks.shape[1], *of_block)
         self.bins += np.bincount(self._bin(blocks.reshape(-1)), minlength=len(self.bins))
 
     def _merge(self, count: int, mean: float, squares: float, low: float, high: float) -> None:
@@ -152,23 +157,25 @@ class Distribution:
         self.count = total
         self.low, self.high = min(self.low, low), max(self.high, high)
 
-    def _bin(self, values: Floats) -> Ints:
+    def _bin(self, values: NDArray[np.float32]) -> NDArray[np.int32]:
         if self.kind == "probability":
             values = np.clip(values, 0, 1)
-            near = np.minimum(values, 1 - values).astype(np.float32).view(np.int32) >> _SHIFT
+            near = np.minimum(values, 1 - values).view(np.int32) >> _SHIFT
             return np.where(values < 0.5, near, 2 * _HALF - near)
-        with np.errstate(over="ignore"):  # as large as a float32 can be
-            scaled = ((values - self.shift) / self.scale).astype(np.float32)
-        largest = np.finfo(np.float32).max
-        bits = np.clip(scaled, -largest, largest).view(np.int32)
-        rising = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-        return (rising >> _SHIFT).astype(np.int64) + _INF
+        with np.errstate(over="ignore"):  # infinite has a bin too
+            scaled = (values - np.float32(self.shift)) * np.float32(1 / self.scale) + np.float32(0)
+        bits = scaled.view(np.int32)
+        bits ^= (bits >> 31) & 0x7FFFFFFF  # of negative numbers, so that it rises
+        bits >>= _SHIFT
+        bits += _INF + 1
+        return bits
 
     def _edge(self, at: int) -> float:
         """The number where a bin begins."""
         if self.kind == "probability":
             return _float(at) if at <= _HALF else 1 - _float(2 * _HALF - at + 1)
-        return math.copysign(_float(abs(at - _INF)), at - _INF)
+        at -= _INF + 1
+        return math.copysign(_float(abs(at)), at)
 
 
 def psi(reference: NDArray[Any], found: NDArray[Any]) -> float:
@@ -206,7 +213,8 @@ def _tenths(bins: Ints) -> Ints:
     """The group of each bin: the tenth that the middle of its share lies in."""
     ends = bins.cumsum()
     middle = (ends - bins / 2) / ends[-1]
-    return np.minimum((middle * GROUPS).astype(np.int64), GROUPS - 1)
+    tenths: Ints = (middle * GROUPS).astype(np.int64)
+    return tenths.clip(max=GROUPS - 1)
 
 
 def _float(at: int) -> float:

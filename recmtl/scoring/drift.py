@@ -206,7 +206,7 @@ def _of_feature(name: str, stats: RowStats) -> _Measured:
     values: tuple[Distribution, ...] = ()
     if name in stats.dense:
         values = (stats.dense[name],)
-        figures |= _figures(stats.dense[name])
+        figures |= _figures(stats.dense[name], *stats.scales[name])
     else:
         figures["oov_rate"] = counts.oov / total if total else None
     if name in stats.lengths:
@@ -226,15 +226,20 @@ def _of_scores(name: str, stats: RowStats) -> _Measured:
     return _Measured({"mean_of_classes": means, "not_finite": 0}, (sums_C,), count=stats.rows)
 
 
-def _figures(values: Distribution) -> dict[str, Any]:
+def _figures(values: Distribution, shift: float = 0.0, scale: float = 1.0) -> dict[str, Any]:
+    """Figures in the unit that values had before `shift` was subtracted and `scale` divided by."""
     if not values.count:
         return {"not_finite": values.not_finite}
+
+    def of(value: float) -> float:
+        return value * scale + shift
+
     return {
-        "mean": values.mean,
-        "std": values.std,
-        "min": values.low,
-        "max": values.high,
-        "quantiles": {f"{share:g}": values.quantile(share) for share in _SHARES},
+        "mean": of(values.mean),
+        "std": values.std * scale,
+        "min": of(values.low),
+        "max": of(values.high),
+        "quantiles": {f"{share:g}": of(values.quantile(share)) for share in _SHARES},
         "not_finite": values.not_finite,
     }
 

@@ -23,7 +23,7 @@ from recmtl.scoring.frames import beside
 from recmtl.scoring.row_stats import RowStats
 from recmtl.scoring.scorer import FORWARD_ROWS, BatchScorer
 
-__all__ = ["Job", "new_stats", "open_for_scoring", "read_stats", "write_parts"]
+__all__ = ["Job", "new_stats", "open_for_scoring", "passes_at_once", "read_stats", "write_parts"]
 
 _STATS = "recmtl.stats"
 
@@ -102,7 +102,7 @@ def write_parts(
             sha256 = sha256_of(path)
         on_written(part, sha256)
 
-    with _passes_at_once(job.threads) as passes, ThreadPoolExecutor(1, "recmtl-write") as writer:
+    with passes_at_once(job.threads) as passes, ThreadPoolExecutor(1, "recmtl-write") as writer:
         written: Future[None] | None = None
         for part, pieces in _parts(scorer, log, job, parts):
             frames, stats = [], new_stats(scorer, reference)
@@ -136,7 +136,7 @@ def read_stats(scorer: BatchScorer, path: Path, reference: Reference | None) -> 
 
 
 @contextmanager
-def _passes_at_once(threads: int) -> Iterator[ThreadPoolExecutor]:
+def passes_at_once(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads in each of which torch uses one thread; elsewhere it goes on as it did."""
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(

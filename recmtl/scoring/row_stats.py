@@ -30,7 +30,8 @@ class RowStats:
     Attributes:
         rows: how many were counted.
         counts: of each feature.
-        dense: dense feature -> its values after `fill` and `transform`.
+        dense: dense feature -> its values as the network sees them.
+        scales: dense feature -> what normalised those.
         lengths: list-valued feature -> items of a row.
         scores: task -> probabilities of a binary task, predictions of a regression.
         classes: multiclass task -> sum of the probabilities of each class, [C].
@@ -42,17 +43,15 @@ class RowStats:
         Args:
             encoders: of the run.
             tasks: of the run.
-            like: numbers are counted around its means (default: around those of the training rows,
-                where a dense feature is normalised).
+            like: numbers are counted around its means (default: around 0, and predictions around
+                the mean of the training rows' labels).
         """
-        self._encoders = encoders
+        self._rows_of = encoders.spec.dense_rows
+        self.scales = encoders.dense_scales
         self.rows = 0
         self.counts = EncodeCounts()
-        usual = {} if like is None else {**like.dense, **like.scores}
-        self.dense = {
-            name: _around(usual.get(name), scale.shift, scale.scale)
-            for name, scale in encoders.dense_scales.items()
-        }
+        dense, scores = ({}, {}) if like is None else (like.dense, like.scores)
+        self.dense = {name: _around(dense.get(name), 0.0, 1.0) for name in self.scales}
         lists = (*encoders.bags, *(f.name for f in encoders.spec.sequences))
         self.lengths = {name: Distribution("number") for name in lists}
         self.scores: dict[str, Distribution] = {}
@@ -63,7 +62,7 @@ class RowStats:
                 self.classes[task.name] = np.zeros(where.stop - where.start)
             elif task.kind == "regression":
                 mean, std = encoders.label_scales[task.name]
-                self.scores[task.name] = _around(usual.get(task.name), mean, std)
+                self.scores[task.name] = _around(scores.get(task.name), mean, std)
             else:
                 self.scores[task.name] = Distribution("probability")
 
@@ -73,10 +72,9 @@ class RowStats:
         """Count encoded rows, what was met while they were encoded, and each task's scores."""
         self.rows += len(batch)
         self.counts.add(counts)
-        rows_of, scales = self._encoders.spec.dense_rows, self._encoders.dense_scales
         for name, values in self.dense.items():
-            (scaled_B,) = batch.dense_DB[rows_of[name]].numpy()
-            values.add(scaled_B.astype(np.float64) * scales[name].scale + scales[name].shift)
+            (values_B,) = batch.dense_DB[self._rows_of[name]].numpy()
+            values.add(values_B)
         lists = {**batch.bags, **batch.sequences}
         for name, lengths in self.lengths.items():
             lengths.add(lists[name].lengths_B.numpy().astype(np.float32))
@@ -135,4 +133,4 @@ def _around(usual: Distribution | None, shift: float, scale: float) -> Distribut
     """A distribution of numbers whose bins are finest where they are usually found."""
     if usual is not None:
         shift, scale = usual.mean, usual.std
-    return Distribution("number", shift=shift, scale=scale or 1.0)
+    return Distribution("number", shift=shift, scale=scale)

@@ -76,7 +76,7 @@ def test_every_number_lies_between_the_edges_of_its_bin() -> None:
         found = Distribution(kind)  # type: ignore[arg-type]
         for value in [*values[:200].tolist(), 0.0, 0.25, 0.5, 0.75, 1.0]:
             number = float(np.float32(value))
-            at = int(found._bin(np.array([number]))[0])
+            at = int(found._bin(np.array([number], np.float32))[0])
             low, high = found._edge(at), found._edge(at + 1)
             assert low <= number <= high
             assert high - low <= max(abs(number) / 31, 1e-30) or kind == "probability"
