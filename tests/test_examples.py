@@ -77,7 +77,7 @@ def test_the_nightly_job_scores_goes_on_and_stops_at_drift(
         latest = tmp_path / "scores/latest"
         assert latest.resolve() == tmp_path / "scores/1"
         assert pl.read_parquet(latest / "*.parquet").height == rows.height
-    with pytest.raises(AssertionError, match="drifted by more than 0.2: feature `price`"):
+    with pytest.raises(AssertionError, match=r"drifted by more than 0\.2: feature `price`"):
         run("bash", job, trained, "logs", "scores", cwd=tmp_path, DAY="2", WORKERS="1")
     assert latest.resolve() == tmp_path / "scores/1"
     assert pl.read_parquet(tmp_path / "scores/2/*.parquet").height == rows.height

@@ -207,7 +207,7 @@ def _of_feature(name: str, stats: RowStats) -> _Measured:
     if name in stats.dense:
         values = (stats.dense[name],)
         figures |= _figures(stats.dense[name], *stats.scales[name])
-    else:
+    if name in stats.has_ids:
         figures["oov_rate"] = counts.oov / total if total else None
     if name in stats.lengths:
         values = (stats.lengths[name],)

@@ -28,6 +28,7 @@ class RowStats:
     to the last bit, whoever counted which piece.
 
     Attributes:
+        has_ids: features that are ids, or lists of them.
         rows: how many were counted.
         counts: of each feature.
         dense: dense feature -> its values as the network sees them.
@@ -48,10 +49,14 @@ class RowStats:
         """
         self._rows_of = encoders.spec.dense_rows
         self.scales = encoders.dense_scales
+        self.has_ids = frozenset(f.name for f in (*encoders.spec.sparse, *encoders.spec.sequences))
         self.rows = 0
         self.counts = EncodeCounts()
-        dense, scores = ({}, {}) if like is None else (like.dense, like.scores)
-        self.dense = {name: _around(dense.get(name), 0.0, 1.0) for name in self.scales}
+        dense = {} if like is None else like.dense
+        scores = {} if like is None else like.scores
+        self.dense: dict[str, Distribution] = {
+            name: _around(dense.get(name), 0.0, 1.0) for name in self.scales
+        }
         lists = (*encoders.bags, *(f.name for f in encoders.spec.sequences))
         self.lengths = {name: Distribution("number") for name in lists}
         self.scores: dict[str, Distribution] = {}
