@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -221,20 +221,19 @@ class BatchScorer:
             raise DataError.all_of(missing)
 
 
+_last: dict[object, BatchScorer] = {}
+"""The scorer that was unpickled last."""
+
+
 def _unpickled(
     cls: type[BatchScorer], run: Path, keep: tuple[str, ...] | None, tables: TablePrecision
 ) -> BatchScorer:
     """The scorer of these options, the same one as long as the run is the same."""
     state = run / "run.json"
-    return _opened(cls, run, keep, tables, state.read_bytes() if state.is_file() else b"")
-
-
-@lru_cache(maxsize=1)
-def _opened(
-    cls: type[BatchScorer],
-    run: Path,
-    keep: tuple[str, ...] | None,
-    tables: TablePrecision,
-    _state: bytes,
-) -> BatchScorer:
-    return cls(run, keep=keep, tables=tables)
+    key = (cls, run, keep, tables, state.read_bytes() if state.is_file() else b"")
+    found = _last.get(key)
+    if found is None:
+        found = cls(run, keep=keep, tables=tables)
+        _last.clear()
+        _last[key] = found
+    return found

@@ -99,14 +99,16 @@ class Workers:
         lock: int,
         on_written: Callable[[int, str], None],
     ) -> None:
-        self._make = lambda number: _Child(number, count + 1, shares, job, lock, on_written)
-        self._count = count
         self._children: list[_Child] = []
+        self._count, self._shares, self._job = count, shares, job
+        self._lock, self._on_written = lock, on_written
 
     def __enter__(self) -> Self:
         try:
             for number in range(1, self._count + 1):
-                self._children.append(self._make(number))
+                name = f"Worker {number + 1} of {self._count + 1}"
+                child = _Child(name, number, self._shares, self._job, self._lock, self._on_written)
+                self._children.append(child)
         except BaseException:
             self.__exit__()
             raise
@@ -149,14 +151,14 @@ class _Child:
 
     def __init__(
         self,
+        name: str,
         number: int,
-        workers: int,
         shares: Shares,
         job: dict[str, Any],
         lock: int,
         on_written: Callable[[int, str], None],
     ) -> None:
-        self.name = f"Worker {number + 1} of {workers}"
+        self.name = name
         self.ended = threading.Event()
         self._number, self._shares, self._on_written = number, shares, on_written
         self._failure: Exception | None = None
