@@ -49,7 +49,8 @@ class RowStats:
         """
         self._rows_of = encoders.spec.dense_rows
         self.scales = encoders.dense_scales
-        self.has_ids = frozenset(f.name for f in (*encoders.spec.sparse, *encoders.spec.sequences))
+        sequences = [feature.name for feature in encoders.spec.sequences]
+        self.has_ids = frozenset([*encoders.single, *encoders.bags, *sequences])
         self.rows = 0
         self.counts = EncodeCounts()
         dense = {} if like is None else like.dense
@@ -57,8 +58,7 @@ class RowStats:
         self.dense: dict[str, Distribution] = {
             name: _around(dense.get(name), 0.0, 1.0) for name in self.scales
         }
-        lists = (*encoders.bags, *(f.name for f in encoders.spec.sequences))
-        self.lengths = {name: Distribution("number") for name in lists}
+        self.lengths = {name: Distribution("number") for name in (*encoders.bags, *sequences)}
         self.scores: dict[str, Distribution] = {}
         self.classes: dict[str, NDArray[np.float64]] = {}
         for task in tasks.tasks:

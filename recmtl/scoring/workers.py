@@ -143,7 +143,8 @@ class Workers:
         while any(child.is_at_work for child in self._children):
             time.sleep(_POLL_S)
             yield self.new_rows()
-        yield sum(child.new_rows() for child in self._children)
+        if rows := sum(child.new_rows() for child in self._children):
+            yield rows
 
 
 class _Child:
