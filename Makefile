@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.recmtl-installed
 
 
-.PHONY: help setup demo test test-fast soak bench bench-full lint format types check fuzz docs wheel clean
+.PHONY: help setup demo test test-fast check-engines soak bench bench-full lint format types check fuzz docs wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -57,6 +57,10 @@ test: $(STAMP) ## the whole suite except what needs a GPU, Ray or Spark
 
 test-fast: $(STAMP) ## the unmarked tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not multiprocess and not engines" $(PYTEST_ARGS)
+
+check-engines: $(STAMP) ## batch scoring jobs on Ray and Spark themselves, which it installs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engines]'
+	$(BIN)/python -m pytest -q -m engines tests/end_to_end/test_engines.py
 
 soak: $(STAMP) ## thirty minutes of training, evaluation and scoring, killed at random moments
 	$(BIN)/python tests/soak.py $(SOAK_ARGS)

@@ -55,6 +55,7 @@ def train(
     import torch
 
     from recmtl.analysis import calibrate
+    from recmtl.analysis.reference import keep_reference
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run
@@ -93,6 +94,7 @@ def train(
             if splits.valid is not None:
                 calibrate(run, splits.valid, progress=progress, notify=notify)
                 summarise(run, splits.valid, progress=progress)
+            keep_reference(run, splits)
             summary = {"best": result.best, "rows_per_s": result.rows_per_s}
             run.finish({**summary, "epochs": result.epochs})
     return result
@@ -176,13 +178,23 @@ def score(
     keep: Sequence[str] = (),
     tables: Literal["fp32", "fp16", "int8"] = "fp32",
     calibrated: bool = True,
+    workers: int = 1,
+    drift_threshold: float = 0.2,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
     from recmtl.scoring import score as score_run
 
     return score_run(
-        run, data, out, keep=keep, tables=tables, calibrated=calibrated, progress=progress
+        run,
+        data,
+        out,
+        keep=keep,
+        tables=tables,
+        calibrated=calibrated,
+        workers=workers,
+        drift_threshold=drift_threshold,
+        progress=progress,
     )
 
 

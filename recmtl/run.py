@@ -9,6 +9,7 @@
 - `plan.txt`: how the tables were placed.
 - `calibration.json`: calibrators of tasks, where the spec asks for them.
 - `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
+- `reference.json`: what rows and scores looked like when training ended; drift is measured by it.
 """
 
 from __future__ import annotations
@@ -42,15 +43,16 @@ from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_s
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["REPORT", "Run", "versions"]
+__all__ = ["REFERENCE", "REPORT", "Run", "versions"]
 
 REPORT = "report.html"
+REFERENCE = "reference.json"
 _FORMAT = 2
 _STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
 _CALIBRATION = "calibration.json"
 _LATE = (
-    *("plan.txt", "metrics.jsonl", _CALIBRATION, "validation.json"),
-    *(_VERSIONS, "checkpoints/index.json"),
+    *("plan.txt", "metrics.jsonl", _CALIBRATION, "validation.json", REFERENCE, _VERSIONS),
+    "checkpoints/index.json",
 )
 """Files that are settled when training ends."""
 _LOGS = ("logs", "tensorboard")

@@ -129,8 +129,13 @@ class Log:
         words += [] if self._filter is None else [self._filter.words]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
-    def require_room(self, columns: Sequence[str], memory_bytes: int) -> None:
+    def require_room(self, columns: Sequence[str], memory_bytes: int, *, readers: int = 1) -> None:
         """Require half of a budget to hold what reading a Parquet file takes.
+
+        Args:
+            columns: what is read.
+            memory_bytes: the budget.
+            readers: processes that share it; each reads other rows.
 
         Raises:
             DataError: names the file with the largest row group, and says what to do.
@@ -141,14 +146,17 @@ class Log:
         widest = max(parts, key=lambda part: max(part.group_rows))
         rows = max(widest.group_rows)
         needed = 2 * page_bytes(widest.path, columns, rows)
-        if needed > max(memory_bytes, _LEAST_ROOM):
-            fitting = max(1000, rows * memory_bytes // needed // 1000 * 1000)
+        if needed > max(memory_bytes // readers, _LEAST_ROOM):
+            fitting = max(1000, rows * memory_bytes // readers // needed // 1000 * 1000)
+            shared, fewer = "", ""
+            if readers > 1:
+                shared, fewer = f", which {readers} workers share", " or fewer workers"
             raise DataError(
                 f"{widest.path}: a row group has {rows:,} rows, and to read {len(columns)} columns "
                 f"of it takes about {needed / 2 / 2**20:,.0f} MiB: too much for `data.memory` of "
-                f"{memory_bytes / 2**20:,.0f} MiB. Use at least `data.memory="
-                f"{-(-needed // 2**20)}MiB`, or write the file with smaller row groups "
-                f"(`row_group_size={fitting}`)."
+                f"{memory_bytes / 2**20:,.0f} MiB{shared}. Use at least `data.memory="
+                f"{-(-readers * needed // 2**20)}MiB`{fewer}, or write the file with smaller row "
+                f"groups (`row_group_size={fitting}`)."
             )
 
     def filtered(self, row_filter: RowFilter) -> Log:

@@ -173,6 +173,11 @@ def test_row_groups_that_do_not_fit_are_named(tmp_path: Path) -> None:
         log.require_room(wide.columns, 20 << 20)
     log.require_room(wide.columns[:9], 20 << 20)
     log.require_room(wide.columns, 32 << 20)
+    shared = (
+        r"of 32 MiB, which 2 workers share\. Use at least `data\.memory=\d+MiB` or fewer workers"
+    )
+    with pytest.raises(DataError, match=shared):
+        log.require_room(wide.columns, 32 << 20, readers=2)
 
 
 def test_reading_does_not_import_pandas(log: Log) -> None:
