@@ -36,7 +36,8 @@ from recmtl.data.split import open_splits
 from recmtl.data.vectors import normalise_vectors, read_vectors
 from recmtl.data.wanted import Want, wanted_columns
 from recmtl.errors import DataError, SpecError
-from recmtl.spec import SequenceFeature, SparseFeature, Spec, feature_changes
+from recmtl.spec import SequenceFeature, SparseFeature, Spec
+from recmtl.spec.changes import feature_changes
 
 __all__ = ["Encoders"]
 
@@ -109,10 +110,11 @@ class Encoders:
         """
         if before is not None and (problems := feature_changes(before.spec, spec)):
             raise SpecError.all_of(problems)
-        known = {} if before is None else {"families": before.families, "lists": before.bags}
         log = train
         if log is None:
-            log = open_splits(spec, Path(data_dir or "."), **known).train
+            families, lists = (None, ()) if before is None else (before.families, before.bags)
+            folder = Path(data_dir or ".")
+            log = open_splits(spec, folder, families=families, lists=lists).train
         plain = Spec(**{name: getattr(spec, name) for name in Spec.model_fields})
         if before is None:
             return cls(fit(plain, log, progress))

@@ -75,7 +75,7 @@ def grown_counts(before: Fitted, today: Fitted) -> dict[str, Callable[[], NDArra
         today: what grew out of it: the counts of its vocabularies are those of all days, all others
             today's.
     """
-    counts = {}
+    counts: dict[str, Callable[[], NDArray[np.uint32]]] = {}
     for table, mapper in today.mappers.items():
         earlier = before.row_counts(table).astype(np.uint64)
         total = np.zeros(mapper.rows, np.uint64)

@@ -65,9 +65,10 @@ def fit(
 ) -> TrainResult:
     """Train, keep the best checkpoint, and go on where an interrupted training of `folder` stopped.
 
-    A run that was warm-started begins with the checkpoint that it was made with. Training leaves `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was
-    interrupted at any moment and continued ends with the same metrics as one that was not: bit for
-    bit in one process.
+    A run that was warm-started begins with the checkpoint that it was made with. Training leaves
+    `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was interrupted
+    at any moment and continued ends with the same metrics as one that was not: bit for bit in one
+    process.
 
     Args:
         config: what to train.

@@ -252,7 +252,7 @@ class TorchRecStrategy(DDPStrategy):
         return {**state, "state_dict": {}}
 
     def start_from(self, folder: Path) -> None:
-        """Begin with the tensors of a checkpoint, in place, and with nothing else of it. Collective.
+        """Begin with the tensors of a checkpoint, and with nothing else of it. Collective.
 
         Raises:
             CheckpointError: it is corrupt, or of another model.

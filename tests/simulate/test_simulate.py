@@ -210,7 +210,7 @@ def test_another_simulation_or_an_edited_spec_is_left_alone(tmp_path: Path) -> N
     simulate(tmp_path, rows=500, seed=1)
     with pytest.raises(SpecError, match="a simulation of 500 rows and seed 1; name another"):
         simulate(tmp_path, rows=400, seed=1)
-    sizes = "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1; name another"
+    sizes = "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1, "
     for change in ({"users": 50}, {"items": 50}, {"signal": 0.5}):
         with pytest.raises(SpecError, match=sizes):
             simulate(tmp_path, rows=500, seed=1, **change)
