@@ -109,9 +109,6 @@ class BacktestRuns:
     def _model(
         self, who: str, last: int, *, before: _Model | None = None, all_so_far: bool = False
     ) -> _Model:
-        rows = sum(
-            day.rows for day in (self._days[: last + 1] if all_so_far else [self._days[last]])
-        )
         place = f"{DAYS}/{day_file(last)}"
         if all_so_far and last > 0:
             place = self._folder.link_days(last)
