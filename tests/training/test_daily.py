@@ -1,4 +1,4 @@
-"""Seven simulated days on which tastes turn: a model that goes on daily beats one that is frozen."""
+"""Seven simulated days on which tastes turn: going on daily beats staying as on the first."""
 
 from __future__ import annotations
 
