@@ -66,6 +66,7 @@ def train(
     """
     import torch
 
+    from recmtl.analysis import calibrate
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run
@@ -76,8 +77,8 @@ def train(
     from recmtl.training.warm_start import WarmStart
 
     out = Path(out)
-    _require_warm_start(out, warm_start, optimizer_state)
     with torchrun_team() as started:
+        _require_warm_start(out, warm_start, optimizer_state)
         config, data_dir = resolve(spec, data, overrides)
         devices = require_devices(config.train.devices, started)
         require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
@@ -107,6 +108,7 @@ def train(
                     notify=notify,
                 )
             if splits.valid is not None:
+                calibrate(run, splits.valid, progress=progress, notify=notify)
                 summarise(run, splits.valid, progress=progress)
             summary = {"best": result.best, "rows_per_s": result.rows_per_s}
             run.finish({**summary, "epochs": result.epochs})
@@ -192,12 +194,13 @@ def evaluate(
     *,
     by: str | None = None,
     sampled: bool = False,
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of a run on labelled rows; see `recmtl.scoring.evaluate`."""
     from recmtl.scoring import evaluate as evaluate_run
 
-    return evaluate_run(run, data, by=by, sampled=sampled, progress=progress)
+    return evaluate_run(run, data, by=by, sampled=sampled, calibrated=calibrated, progress=progress)
 
 
 def explain(
@@ -224,12 +227,15 @@ def score(
     *,
     keep: Sequence[str] = (),
     tables: Literal["fp32", "fp16", "int8"] = "fp32",
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
     from recmtl.scoring import score as score_run
 
-    return score_run(run, data, out, keep=keep, tables=tables, progress=progress)
+    return score_run(
+        run, data, out, keep=keep, tables=tables, calibrated=calibrated, progress=progress
+    )
 
 
 def resolve(

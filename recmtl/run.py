@@ -7,6 +7,7 @@
 - `versions.json`: what it was trained with, for each time that training began or went on.
 - `metrics.jsonl`: losses and metrics, a line each.
 - `plan.txt`: how the tables were placed.
+- `calibration.json`: calibrators of tasks, where the spec asks for them.
 - `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
 """
 
@@ -47,7 +48,11 @@ REPORT = "report.html"
 _FORMAT = 2
 _STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
 _WARM_START = "warm_start"
-_LATE = ("plan.txt", "metrics.jsonl", "validation.json", _VERSIONS, "checkpoints/index.json")
+_CALIBRATION = "calibration.json"
+_LATE = (
+    *("plan.txt", "metrics.jsonl", _CALIBRATION, "validation.json"),
+    *(_VERSIONS, "checkpoints/index.json"),
+)
 """Files that are settled when training ends."""
 _LOGS = ("logs", "tensorboard")
 """Folders that may be removed, but not changed."""
@@ -290,6 +295,20 @@ class Run:
     def data_fingerprint(self) -> str:
         """Names the training and validation rows (see `Splits.fingerprint`); empty if unknown."""
         return str(self._state["data"])
+
+    def write_calibration(self, found: dict[str, Any]) -> None:
+        """Keep what `recmtl.analysis.calibrate` found."""
+        write_text(self.path / _CALIBRATION, sealed(found))
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What `recmtl.analysis.calibrate` found; empty where nothing was calibrated.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        file = self.path / _CALIBRATION
+        return read_sealed(file) if file.is_file() else {}
 
     @cached_property
     def config(self) -> RunConfig:

@@ -46,6 +46,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "prior 3": ("train.embedding.prior=3",),
     "prior 10": ("train.embedding.prior=10",),
     "prior 30": ("train.embedding.prior=30",),
+    "prior 50": ("train.embedding.prior=50",),
     "prior 100": ("train.embedding.prior=100",),
     "prior 30, initial scale .1": ("train.embedding.prior=30", "train.embedding.init_scale=0.1"),
     "fwfm beside": (NOTHING, "wide=fwfm"),

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.app import calibrated_option, debug_option, emit, json_option
 
 __all__ = ["command"]
 
@@ -34,6 +34,7 @@ __all__ = ["command"]
     help="How embedding rows are kept; int8 is smallest and fastest, and rounds scores (how"
     " depends on the CPU).",
 )
+@calibrated_option
 @json_option
 @debug_option
 def command(
@@ -42,6 +43,7 @@ def command(
     out: Path,
     keep: str,
     tables: Literal["fp32", "fp16", "int8"],
+    calibrated: bool,
     as_json: bool,
 ) -> None:
     """Write part-00000.parquet, ... in input order, and manifest.json.
@@ -51,6 +53,14 @@ def command(
     from recmtl import api
 
     columns = tuple(column.strip() for column in keep.split(",") if column.strip())
-    result = api.score(run, data, out, keep=columns, tables=tables, progress=terminal_progress())
+    result = api.score(
+        run,
+        data,
+        out,
+        keep=columns,
+        tables=tables,
+        calibrated=calibrated,
+        progress=terminal_progress(),
+    )
     text = f"{out}: {result.rows:,} rows in {result.parts} parts, {result.rows_per_s:,.0f} rows/s"
     emit(asdict(result), as_json=as_json, text=text)

@@ -25,7 +25,7 @@ from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
 from recmtl.scoring.frames import beside, column_names, to_polars
 from recmtl.scoring.net import MOST_ROWS, ScoringNet
-from recmtl.tasks import TaskSet
+from recmtl.tasks import Calibrator, TaskSet
 
 __all__ = ["FORWARD_ROWS", "BatchScorer"]
 
@@ -47,6 +47,7 @@ class BatchScorer:
         keep: columns to copy to the output (default: `data.keep` of the run's spec).
         tables: how embedding rows are kept: `fp32`, as they were trained; `fp16`, in half of the
             memory; `int8`, a byte a number, with a scale and a bias a row, and multiplied as bytes.
+        calibrated: whether tasks that the run has calibrators of are calibrated.
 
     Raises:
         CheckpointError: the run is corrupt or has no checkpoint.
@@ -62,18 +63,24 @@ class BatchScorer:
         *,
         keep: Sequence[str] | None = None,
         tables: TablePrecision = "fp32",
+        calibrated: bool = True,
     ) -> None:
         """Open the run; its weights are read when they are first needed."""
         if tables not in PRECISIONS:
             listed = ", ".join(f"`{name}`" for name in PRECISIONS)
             raise SpecError(f"tables: must be one of {listed}, got {tables!r}.")
         self.tables = tables
+        self.calibrated = calibrated
         self._run = Path(run).absolute()
         self._keep = None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep)
         self.run = Run(self._run)
 
     def __reduce__(self) -> tuple[type[BatchScorer], tuple[Path], dict[str, Any]]:
-        return type(self), (self._run,), {"_keep": self._keep, "tables": self.tables}
+        return (
+            type(self),
+            (self._run,),
+            {"_keep": self._keep, "tables": self.tables, "calibrated": self.calibrated},
+        )
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -90,7 +97,14 @@ class BatchScorer:
     def tasks(self) -> TaskSet:
         """What the run predicts."""
         config = self.run.config
-        return build_tasks(config, config.objective.kind, config.train.normalize, self.encoders)
+        found = self.run.calibration.get("tasks", {}) if self.calibrated else {}
+        return build_tasks(
+            config,
+            config.objective.kind,
+            config.train.normalize,
+            self.encoders,
+            {name: Calibrator.of(task["calibrator"]) for name, task in found.items()},
+        )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -55,6 +55,7 @@ def score(
     *,
     keep: Sequence[str] = (),
     tables: TablePrecision = "fp32",
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as `part-00000.parquet`, ..., and `manifest.json`.
@@ -69,6 +70,7 @@ def score(
         out: folder of the output.
         keep: columns to copy (default: `data.keep` of the run's spec).
         tables: how embedding rows are kept, see `BatchScorer`.
+        calibrated: whether tasks that the run has calibrators of are calibrated.
         progress: shows the rows done (see `recmtl._progress`).
 
     Raises:
@@ -79,7 +81,7 @@ def score(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise SpecError(f"{out}: is a file. Choose another `--out`.")
-    scorer = BatchScorer(run, keep=keep or None, tables=tables)
+    scorer = BatchScorer(run, keep=keep or None, tables=tables, calibrated=calibrated)
     with ThreadPoolExecutor(1, "recmtl-verify") as aside:
         verified = aside.submit(lambda: scorer.verified)  # hashing leaves Python free
         log = _open(scorer, data)
@@ -91,6 +93,7 @@ def score(
         "keep": list(scorer.keep),
         "part_rows": PART_ROWS,
         "tables": tables,
+        "calibrated": calibrated,
     }
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
@@ -242,6 +245,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
         "keep": "other kept columns",
         "part_rows": "parts of another size",
         "tables": "tables of another precision",
+        "calibrated": "or without calibration",
     }
     other = [what for key, what in words.items() if before[key] != identity[key]]
     if other and any(out.glob("part-*.parquet")):

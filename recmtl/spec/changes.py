@@ -1,7 +1,7 @@
 """In what a spec differs from that of a trained model, as far as the model cannot be carried over.
 
 What decides neither the shape nor the meaning of a weight may differ: where the rows are, how often
-an id has to be seen, what a null does, how much a task counts.
+an id has to be seen, what a null does, how much a task counts and how it is calibrated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from recmtl.spec.spec import Spec
 __all__ = ["changed_keys", "feature_changes", "task_changes"]
 
 _FREE_OF_FEATURES = frozenset({"nulls", "vocab.min_count"})
-_FREE_OF_TASKS = frozenset({"weight"})
+_FREE_OF_TASKS = frozenset({"calibration", "weight"})
 
 
 def feature_changes(before: Spec, now: Spec) -> list[str]:

@@ -51,6 +51,7 @@ def task_problems(data: Data) -> list[Problem]:
         if group not in (None, "all") and task.get("product_of") is not None:
             message = "`group` says nothing of a product, which has no head. Remove it."
             problems.append(Problem(("tasks", i, "group"), message))
+        problems += _calibration_problems(i, task, data)
         if given is not None and given == text(task, "label"):
             message = (
                 f"`given` is its own label `{given}`: wherever it is observed the label would be 1."
@@ -245,6 +246,26 @@ def _behaviour_problems(data: Data) -> Iterator[Problem]:
                     f"{str(theirs).lower()}."
                 )
                 yield Problem(("features", i, key), message)
+
+
+def _calibration_problems(i: int, task: Data, data: Data) -> Iterator[Problem]:
+    method, kind = text(task, "calibration"), text(task, "kind") or "binary"
+    if method in (None, "none"):
+        return
+    path = ("tasks", i, "calibration")
+    if task.get("product_of") is not None:
+        message = (
+            "`calibration` is not for a product, which stays the product of its factors. Calibrate "
+            "these."
+        )
+        yield Problem(path, message)
+    elif kind in ("regression", "multiclass"):
+        message = f"`calibration` is for `kind: binary`, and the kind is `{kind}`. Remove it."
+        yield Problem(path, message)
+    section = data.get("data")
+    if isinstance(section, Mapping) and section.get("valid") is None:
+        message = "`calibration` is fitted to validation rows. Write `data.valid`, or remove it."
+        yield Problem(path, message)
 
 
 def _class_problems(i: int, task: Data, tasks: list[tuple[int, Data]]) -> Iterator[Problem]:

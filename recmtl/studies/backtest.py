@@ -53,7 +53,8 @@ def backtest(
 
     Args:
         spec: a spec file, or a config that is loaded already. All rows are those of `data.train`;
-            `data.valid` is not read, since the next day judges, and nothing is chosen by it.
+            `data.valid` is not read, since the next day judges; nothing is chosen by it, and no
+            task is calibrated.
         by: column of the day: dates, integers or strings.
         out: folder of the backtest.
         data: folder of the data (default: the folder of the spec file).
@@ -134,10 +135,11 @@ def backtest(
 
 
 def _without_validation(config: RunConfig) -> RunConfig:
-    """The spec as each day is trained: nothing is chosen by validation rows."""
+    """The spec as each day is trained: nothing is chosen by validation rows, or fitted to them."""
     data = config.data.model_copy(update={"valid": None})
     train = config.train.model_copy(update={"monitor": None, "patience": None})
-    return config.model_copy(update={"data": data, "train": train})
+    tasks = tuple(task.model_copy(update={"calibration": "none"}) for task in config.tasks)
+    return config.model_copy(update={"data": data, "train": train, "tasks": tasks})
 
 
 def _notes(missing: Sequence[str], num_null: int, by: str) -> list[str]:

@@ -156,8 +156,8 @@ def _notes(summary: Summary) -> list[str]:
         "A difference is that of two models on the same rows. ± is half of its 95 % interval by"
         " Student's t over the days, as if they were drawn one by one: days in a row are alike, and"
         " so the interval is rather too narrow.",
-        "`data.valid`, `train.monitor` and `train.patience` are left aside: the next day judges,"
-        " and the last step of each training is what is kept.",
+        "`data.valid` is left aside, and with it `train.monitor`, `train.patience` and the"
+        " calibration of tasks: the next day judges, and the last step of each training is kept.",
     ]
     if WARM in summary["contestants"]:
         notes.insert(

@@ -119,21 +119,34 @@ class WarmStart:
         is_kept = self.optimizer_state == "keep"
         earlier_steps = state["global_step"] + state.get(EARLIER_STEPS, 0) if is_kept else 0
         kept = {key: tensor for key, tensor in tensors.items() if is_kept or not _is_state(key)}
-        for table, rows in encoders.tables.items():
-            for key in [key for key in kept if key.startswith(f"tables/{table}/")]:
-                kept[key] = _grown(kept[key], rows)
-                if key == f"tables/{table}/weight":
-                    first = len(tensors[key])
-                    scale, seed = config.train.embedding.init_scale, config.train.seed
-                    fill_rows(kept[key][first:], first, rows - first, table, seed, scale)
+        scale, seed = config.train.embedding.init_scale, config.train.seed
+        for key in [key for key in kept if key.startswith("tables/")]:
+            table, is_weight = _table_of(key)
+            first, rows = len(kept[key]), encoders.tables[table]
+            kept[key] = _grown(kept[key], rows)
+            if is_weight:
+                fill_rows(kept[key][first:], first, rows - first, table, seed, scale)
         begun = {"complete": is_kept, "global_step": 0, WARM_START: self.record}
         save(checkpoints / _FIRST, kept, begun | {EARLIER_STEPS: earlier_steps})
         write_index(checkpoints, best=None, last=_FIRST)
 
 
+def _table_of(key: str) -> tuple[str, bool]:
+    """The table of a tensor, and whether it is its weight, or else a state of its optimizer.
+
+    Example:
+        >>> _table_of("tables/a/b/weight"), _table_of("tables/user/optimizer/momentum1")
+        (('a/b', True), ('user', False))
+    """
+    name = key.removeprefix("tables/")
+    if name.endswith("/weight"):
+        return name.removesuffix("/weight"), True
+    return name.rpartition("/optimizer/")[0], False
+
+
 def _is_state(key: str) -> bool:
     """Whether a tensor of a checkpoint belongs to an optimizer."""
-    is_of_table = key.startswith("tables/") and key.split("/")[-2] == "optimizer"
+    is_of_table = key.startswith("tables/") and not _table_of(key)[1]
     return key.startswith("optimizer/") or is_of_table
 
 
