@@ -37,7 +37,7 @@ from recmtl.data.vectors import normalise_vectors, read_vectors
 from recmtl.data.wanted import Want, wanted_columns
 from recmtl.errors import DataError, SpecError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
-from recmtl.spec.changes import feature_changes
+from recmtl.spec.changes import feature_changes, task_changes
 
 __all__ = ["Encoders"]
 
@@ -108,8 +108,10 @@ class Encoders:
                 other types than `before` was fitted on.
             SpecError: `before` is of features or tasks that cannot become those of `spec`.
         """
-        if before is not None and (problems := feature_changes(before.spec, spec)):
-            raise SpecError.all_of(problems)
+        if before is not None:
+            problems = [*feature_changes(before.spec, spec), *task_changes(before.spec, spec)]
+            if problems:
+                raise SpecError.all_of(problems)
         log = train
         if log is None:
             families, lists = (None, ()) if before is None else (before.families, before.bags)
@@ -120,7 +122,7 @@ class Encoders:
             return cls(fit(plain, log, progress))
         check_columns(log, spec, labels=True)
         try:
-            before._check(pl.DataFrame(schema=log.schema), labels=True)
+            before._check(pl.DataFrame(schema=log.schema), labels=False)
         except DataError as error:
             raise error.at(log.name) from error
         return cls(fit(plain, log, progress, before=before._fitted))

@@ -93,7 +93,7 @@ def fit(
         path = folder / "checkpoints" / last
         state = read_state(path)
         try:
-            if state.get(WARM_START):
+            if WARM_START in state:
                 start = _Start(warm=path)
             else:
                 written = state["callbacks"]["RunCheckpoints"]["metrics"]

@@ -259,7 +259,7 @@ def test_days_and_drift_outside_of_their_range_are_refused(tmp_path: Path) -> No
     with pytest.raises(SpecError) as error:
         simulate(tmp_path / "funnel", rows=1_000, days=0, drift=-0.1)
     assert str(error.value).splitlines() == [
-        "`days` must be between 1 and 3650, got 0.",
+        "`days` must be between 1 and 3,650, got 0.",
         "`drift` must be between 0 and 1.5708, got -0.1.",
     ]
 
