@@ -146,6 +146,10 @@ def _prepared(
     )
     if run is not None:
         return run, splits
+    train = splits.train
+    if notify is not None and train.left_out:
+        total = train.num_rows + train.left_out
+        notify(f"`data.sample` keeps {train.num_rows:,} of {total:,} training rows.")
     for finding in require_healthy(config, splits):
         if notify is not None and finding.severity == "warning":
             notify(str(finding))

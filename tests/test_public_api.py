@@ -40,8 +40,8 @@ PUBLIC = {
     "recmtl.testing": "assert_tower_ok",
     "recmtl.batch": "Batch Ragged",
     "recmtl.spec": """
-        DataSpec DenseFeature Feature Problem SequenceFeature SparseFeature Spec SplitByKey
-        SplitByTime StrictModel Task Thinned VectorFeature Vocab load_yaml parse_yaml
+        DataSpec DenseFeature Feature Problem Sample SequenceFeature SparseFeature Spec
+        SplitByKey SplitByTime StrictModel Task Thinned VectorFeature Vocab load_yaml parse_yaml
     """,
     "recmtl.config": """
         ObjectiveConfig RunConfig SequenceConfig TrainConfig differences dump_yaml fingerprint

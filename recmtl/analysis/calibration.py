@@ -126,7 +126,7 @@ class _CrossFitted:
         self._scorer = scorer
         run = scorer.run
         self._by_fold = [_tasks_of(run.config, run.encoders, found) for found in by_fold]
-        all_there_are = run.config.data.model_copy(update={"sampled": None})
+        all_there_are = run.config.data.model_copy(update={"sampled": None, "sample": None})
         config = run.config.model_copy(update={"data": all_there_are})
         self.final = _tasks_of(config, run.encoders, {})
         """Tasks whose logits need neither correction nor calibration."""

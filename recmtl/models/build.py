@@ -151,13 +151,14 @@ def build_tasks(
                 std=std,
             )
         )
-    sampled = spec.data.sampled
+    sampled, sample = spec.data.sampled, spec.data.sample
     return TaskSet(
         defs,
         labels=encoders.labels,
         objective=objective,
         normalize=normalize,
         thinnings=() if sampled is None else (Thinning.of(sampled.keep),),
+        train_thinnings=() if sample is None else (Thinning.of(sample.keep),),
         calibrators=calibrators,
     )
 

@@ -1,8 +1,7 @@
 """Feature specs: text -> frozen typed objects."""
 
 from recmtl.spec._base import Problem, StrictModel
-from recmtl.spec.changes import changed_keys, feature_changes, task_changes
-from recmtl.spec.data import DataSpec, SplitByKey, SplitByTime, Thinned
+from recmtl.spec.data import DataSpec, Sample, SplitByKey, SplitByTime, Thinned
 from recmtl.spec.features import (
     DenseFeature,
     Feature,
@@ -20,6 +19,7 @@ __all__ = [
     "DenseFeature",
     "Feature",
     "Problem",
+    "Sample",
     "SequenceFeature",
     "SparseFeature",
     "Spec",
@@ -30,9 +30,6 @@ __all__ = [
     "Thinned",
     "VectorFeature",
     "Vocab",
-    "changed_keys",
-    "feature_changes",
     "load_yaml",
     "parse_yaml",
-    "task_changes",
 ]

@@ -26,10 +26,13 @@ def feature_changes(before: Spec, now: Spec) -> list[str]:
 def task_changes(before: Spec, now: Spec) -> list[str]:
     """What the heads of `before` cannot become in `now`, a sentence each."""
     found = _changes("task", before.tasks, now.tasks, _FREE_OF_TASKS)
-    if before.data.sampled != now.data.sampled:
-        found.append(
-            "data.sampled: is another one, but heads learned what the rows were that it describes."
-        )
+    for name in ("sampled", "sample"):
+        old, new = (getattr(spec.data, name) for spec in (before, now))
+        if (old and old.keep) != (new and new.keep):
+            found.append(
+                f"data.{name}: was trained with {_words(old and old.keep)}, not"
+                f" {_words(new and new.keep)}; heads learned rows that were thinned so."
+            )
     return found
 
 

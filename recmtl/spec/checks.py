@@ -136,19 +136,20 @@ def _row_problems(data: Data, rows: Data) -> Iterator[Problem]:
 
 
 def _sampled_problems(data: Data, rows: Data) -> Iterator[Problem]:
-    sampled = rows.get("sampled")
-    keep = sampled.get("keep") if isinstance(sampled, Mapping) else None
     tasks = [task for _, task in entries(data, "tasks")]
     labels = [text(task, "given") for task in tasks]
     labels += [text(t, "label") for t in tasks if t.get("kind", "binary") == "binary"]
     known = [column for column in dict.fromkeys(labels) if column]
-    for column in keep if isinstance(keep, Mapping) and known else ():
-        if column != "else" and column not in known:
-            message = (
-                f"`keep` must name labels or conditions of 0 and 1, and `else`, got `{column}`."
-                f"{suggest(str(column), [*known, 'else'])}"
-            )
-            yield Problem(("data", "sampled", "keep", column), message)
+    for key in ("sampled", "sample"):
+        thinned = rows.get(key)
+        keep = thinned.get("keep") if isinstance(thinned, Mapping) else None
+        for column in keep if isinstance(keep, Mapping) and known else ():
+            if column != "else" and column not in known:
+                message = (
+                    f"`keep` must name labels or conditions of 0 and 1, and `else`, got `{column}`."
+                    f"{suggest(str(column), [*known, 'else'])}"
+                )
+                yield Problem(("data", key, "keep", column), message)
 
 
 def _empty_or_repeated(data: Data, key: str, word: str) -> list[Problem]:

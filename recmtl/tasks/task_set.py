@@ -115,6 +115,7 @@ class TaskSet(nn.Module):
         objective: Literal["tasks", "entire_space"],
         normalize: Literal["rows", "observed"] = "rows",
         thinnings: Sequence[Thinning] = (),
+        train_thinnings: Sequence[Thinning] = (),
         calibrators: Mapping[str, Calibrator] | None = None,
     ) -> None:
         """Check the tasks and fix their layout.
@@ -124,7 +125,9 @@ class TaskSet(nn.Module):
             labels: the columns of `labels_BK`.
             objective: which tasks carry loss.
             normalize: what the loss is divided by, see `recmtl.losses.joint_likelihood`.
-            thinnings: how the rows to learn from were drawn, one drawing after another.
+            thinnings: how rows were drawn, those to learn from and those to be judged on, one
+                drawing after another.
+            train_thinnings: how rows to learn from were drawn from these once more.
             calibrators: of binary tasks that are no products; they change what is predicted, and
                 not the loss.
 
@@ -146,7 +149,7 @@ class TaskSet(nn.Module):
         self.columns = side_by_side(self.tasks)
         self.factors = factors_of(self.tasks)
         self.thinnings = tuple(thinnings)
-        self._corrections = corrections(self.tasks, self.thinnings)
+        self._corrections = corrections(self.tasks, (*thinnings, *train_thinnings))
         carries = carriers(self.tasks, self.factors, objective)
         check_trained(self.tasks, self.factors, carries)
         self.trained = tuple(name for name in self.names if name in carries)
@@ -253,7 +256,7 @@ class TaskSet(nn.Module):
         return LossTerms(terms_T.sum(), {name: by_order[name] for name in self.trained})
 
     def weight_of_all(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
-        """Weights `[B]` with which the rows that are left speak for all rows.
+        """Weights `[B]` with which rows to be judged on speak for all rows.
 
         Each is divided by the share of rows with such labels that was kept.
         """

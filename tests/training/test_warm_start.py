@@ -260,7 +260,8 @@ def test_what_cannot_be_carried_over_is_said_all_at_once(
         "- feature `price`: was trained with transform: none, not signed_log1p.",
         "- feature `user`: was trained with dim: 4, not 8.",
         "- task `cvr`: was trained with label: buy, not click; given: click, not nothing.",
-        "- data.sampled: is another one, but heads learned what the rows were that it describes.",
+        "- data.sampled: was trained with nothing, not {'click': 1.0, 'else': 0.5}; heads learned"
+        " rows that were thinned so.",
         "- tower: was trained with num_experts: 2, not 3.",
         "- wide: was trained with kind: none, not linear.",
     ]
