@@ -19,6 +19,7 @@ from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders, open_splits
 from recmtl.embeddings.initial import initial_rows
 from recmtl.errors import CheckpointError, DataError, SpecError
+from recmtl.report import write_report
 from recmtl.run import Run
 from recmtl.scoring import BatchScorer
 from recmtl.training.warm_start import WarmStart
@@ -172,7 +173,7 @@ def test_a_run_that_learns_nothing_says_what_its_source_says(
         np.testing.assert_allclose(mine, own, atol=1e-6)
 
 
-def test_a_run_remembers_what_it_goes_on_from(first: Path, second: Path) -> None:
+def test_a_run_remembers_what_it_goes_on_from(first: Path, second: Path, tmp_path: Path) -> None:
     run = Run(second)
     assert run.warm_start == {
         "run": str(first),
@@ -181,6 +182,8 @@ def test_a_run_remembers_what_it_goes_on_from(first: Path, second: Path) -> None
     }
     assert Run(first).warm_start is None
     run.verify()
+    page = write_report(copied(second, tmp_path), analysis=False).read_text(encoding="utf-8")
+    assert f"Goes on from the run {first} (model {run.warm_start['model'][:12]}), whose" in page
     assert leftovers(second) == []
     names = sorted(path.name for path in run.checkpoints.iterdir())
     assert "step-00000000" not in names
