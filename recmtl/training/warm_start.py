@@ -126,7 +126,7 @@ class WarmStart:
             kept[key] = _grown(kept[key], rows)
             if is_weight:
                 fill_rows(kept[key][first:], first, rows - first, table, seed, scale)
-        begun = {"complete": is_kept, "global_step": 0, WARM_START: self.record}
+        begun = {"complete": is_kept, "global_step": 0, WARM_START: True}
         save(checkpoints / _FIRST, kept, begun | {EARLIER_STEPS: earlier_steps})
         write_index(checkpoints, best=None, last=_FIRST)
 

@@ -15,6 +15,7 @@ import torch
 
 from recmtl import api
 from recmtl.checkpoint import best, fingerprint, last, load_full, read_state
+from recmtl.cli import main
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders, open_splits
 from recmtl.embeddings.initial import initial_rows
@@ -313,6 +314,33 @@ def test_what_cannot_be_meant_is_refused(days: Path, first: Path, tmp_path: Path
     with pytest.raises(SpecError, match="must be `keep` or `reset`, got 'some'"):
         train(days, 1, tmp_path / "run", warm_start=first, optimizer_state="some")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--optimizer-state", "reset"], 2, "without `warm_start`"),
+        (["--warm-start", "FIRST", "--optimizer-state", "some"], 2, "'some' is not one of"),
+        (["--warm-start", "nowhere"], 5, "is not a run folder"),
+        (["--warm-start", "FIRST", "tower.num_experts=3"], 5, "num_experts: 2, not 3"),
+    ],
+)
+def test_exit_codes_of_the_command(
+    days: Path,
+    first: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+    said: str,
+) -> None:
+    command = ["train", f"{days / 'spec.yaml'}", "--data", f"{days / '1'}"]
+    given = [f"{first}" if option == "FIRST" else option for option in options]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--out", f"{tmp_path / 'run'}", *given])
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_columns_of_other_types_are_refused(days: Path, first: Path, tmp_path: Path) -> None:
