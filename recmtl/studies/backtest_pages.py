@@ -131,7 +131,7 @@ def _metric_tables(summary: Summary) -> dict[str, tuple[list[str], list[list[str
         ]
         names = [name for name in found[0][2] if name not in _COUNTS]
         rows = [
-            [day, who, *(number(metrics.get(name)) for name in names)]
+            [day, who, *(_metric(metrics.get(name)) for name in names)]
             for day, who, metrics in found
         ]
         tables[task] = ([summary["by"], "contestant", *names], rows)
@@ -183,6 +183,10 @@ def _origin(summary: Summary) -> list[tuple[str, str]]:
         ("versions", versions),
         ("spec", f"sha256 {summary['spec']}"),
     ]
+
+
+def _metric(value: float | None) -> str:
+    return _count(value) if isinstance(value, int) else number(value)
 
 
 def _count(value: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -113,7 +113,8 @@ def find_days(log: Log, by: str, *, least: int) -> Days:
             " on."
         )
     order = _order(list(counts))
-    days = tuple(Day(value, str(value), counts[value]) for value in sorted(counts, key=order.get))
+    values = sorted(counts, key=lambda value: order[value])
+    days = tuple(Day(value, str(value), counts[value]) for value in values)
     return Days(days, tuple(_missing([order[day.value] for day in days])), num_null)
 
 
@@ -184,7 +185,8 @@ def _order(values: Sequence[date | int | str]) -> dict[Any, Any]:
         >>> _order(["10", "9"]), _order(["20250131"])
         ({'10': 10, '9': 9}, {'20250131': datetime.date(2025, 1, 31)})
     """
-    for kind in (date.fromisoformat, int):
+    kinds: tuple[Callable[[str], Any], ...] = (date.fromisoformat, int)
+    for kind in kinds:
         try:
             return {value: kind(str(value)) for value in values}
         except ValueError:
