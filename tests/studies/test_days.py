@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recmtl._progress import no_progress
@@ -94,6 +94,7 @@ def test_what_is_no_day_is_refused(tmp_path: Path) -> None:
         find_days(open_days(many, tmp_path / "many", "day"), "day", least=2)
 
 
+@settings(max_examples=20)
 @given(st.lists(st.none() | st.integers(0, 5), min_size=60, max_size=60))
 def test_each_row_is_written_once_to_the_file_of_its_day(
     tmp_path_factory: pytest.TempPathFactory, values: list[int | None]
