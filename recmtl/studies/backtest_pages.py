@@ -115,8 +115,8 @@ def _cells(values: Mapping[str, float | None], others: Sequence[str]) -> list[st
     cells = [number(frozen)]
     for who in others:
         value = values[who]
-        is_known = value is not None and frozen is not None
-        cells += [number(value), signed(value - frozen) if is_known else "-"]
+        less = "-" if value is None or frozen is None else signed(value - frozen)
+        cells += [number(value), less]
     return cells
 
 

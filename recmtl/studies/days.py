@@ -113,8 +113,8 @@ def find_days(log: Log, by: str, *, least: int) -> Days:
             " on."
         )
     order = _order(list(counts))
-    values = sorted(counts, key=lambda value: order[value])
-    days = tuple(Day(value, str(value), counts[value]) for value in values)
+    in_order = sorted(counts, key=lambda value: order[value])
+    days = tuple(Day(value, str(value), counts[value]) for value in in_order)
     return Days(days, tuple(_missing([order[day.value] for day in days])), num_null)
 
 
