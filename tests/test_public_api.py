@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ compare evaluate explain load_spec save_run score train
+        TrainResult __version__ backtest compare evaluate explain load_spec save_run score train
         tune
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
@@ -66,7 +66,7 @@ PUBLIC = {
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
     "recmtl.api": "evaluate explain score train",
-    "recmtl.studies": "compare tune",
+    "recmtl.studies": "backtest compare tune",
     "recmtl.cli": "main",
 }
 
