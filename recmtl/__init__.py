@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recmtl.analysis import parity
     from recmtl.api import evaluate, explain, score, train
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
     from recmtl.spec import Spec
     from recmtl.studies.compare import compare
+    from recmtl.studies.diff import diff
     from recmtl.studies.tune import tune
     from recmtl.training import (
         ClickLogDataModule,
@@ -36,9 +38,11 @@ __all__ = [
     "TrainResult",
     "__version__",
     "compare",
+    "diff",
     "evaluate",
     "explain",
     "load_spec",
+    "parity",
     "save_run",
     "score",
     "train",
@@ -57,9 +61,11 @@ _HOME_OF = {
     "TorchRecStrategy": "recmtl.training",
     "TrainResult": "recmtl.training",
     "compare": "recmtl.studies",
+    "diff": "recmtl.studies",
     "evaluate": "recmtl.api",
     "explain": "recmtl.api",
     "load_spec": "recmtl.config",
+    "parity": "recmtl.analysis",
     "save_run": "recmtl.training",
     "score": "recmtl.api",
     "train": "recmtl.api",

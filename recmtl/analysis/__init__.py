@@ -1,6 +1,10 @@
-"""What a trained run does: its experts, its tasks' gradients, what its features are worth."""
+"""What a trained run does: its experts, its tasks' gradients, what its features are worth.
+
+And whether a server does the same with it.
+"""
 
 from recmtl.analysis.explanation import explain
+from recmtl.analysis.parity import parity
 from recmtl.analysis.whole import Analysis, analyse
 
-__all__ = ["Analysis", "analyse", "explain"]
+__all__ = ["Analysis", "analyse", "explain", "parity"]

@@ -1,6 +1,7 @@
 """Studies: questions that take several runs to answer."""
 
 from recmtl.studies.compare import compare
+from recmtl.studies.diff import diff
 from recmtl.studies.tune import tune
 
-__all__ = ["compare", "tune"]
+__all__ = ["compare", "diff", "tune"]
