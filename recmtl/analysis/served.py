@@ -17,7 +17,7 @@ from recmtl._checks import suggest
 from recmtl.data import Encoders, Log, open_log
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.wanted import Want
-from recmtl.errors import DataError, SpecError
+from recmtl.errors import DataError
 from recmtl.scoring import BatchScorer
 from recmtl.scoring.frames import column_names, is_rows, to_polars
 
@@ -46,7 +46,6 @@ class ServedLog:
 
     Raises:
         DataError: columns are missing, or of a type that cannot be read.
-        SpecError: the log has a column named as a score that is a feature.
     """
 
     def __init__(self, scorer: BatchScorer, log: Any, prefix: str | None) -> None:
@@ -82,13 +81,6 @@ class ServedLog:
         self._casts, self.types = _casts(self.encoders, schema)
 
     def _require(self, schema: Mapping[str, pl.DataType], expected: Mapping[str, str]) -> None:
-        features = self.encoders.columns(labels=False)
-        clash = [column for column in expected.values() if column in features]
-        if clash:
-            raise SpecError(
-                f"{self.name}: `{clash[0]}` is a feature, and cannot be a served score. Name the"
-                " columns of scores by another prefix."
-            )
         self.scorer.require(list(schema), f"{self.name}: ")
         if not self.columns:
             first = next(iter(expected.values()))

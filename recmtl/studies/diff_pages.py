@@ -232,7 +232,9 @@ def _origin(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _plots(task: str, told: Mapping[str, Any], summary: Summary) -> list[str]:
-    plots = [moves_plot(task, told["moves"]["histogram"])] if told["moves"]["rows"] else []
+    histogram = told["moves"].get("histogram", {"edges": [0.0], "rows": []})
+    has_moved = histogram["edges"][0] < histogram["edges"][-1]
+    plots = [moves_plot(task, histogram)] if has_moved else []
     if told["features"]:
         plots.append(features_plot(task, dict(list(told["features"].items())[:_MOST_FEATURES])))
     metric = HEADLINE[told["kind"]]

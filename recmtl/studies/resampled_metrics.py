@@ -177,7 +177,7 @@ class _Order:
         areas = [
             ResampledArea(resamples, is_weighted=is_weighted) for _ in range(self._columns.size)
         ]
-        before = None
+        before: np.uint64 | None = None
         for block in self._sorter.blocks():
             unit_N = block.keys & np.uint64((1 << self._unit_bits) - 1)
             scored_N = block.keys >> np.uint64(self._unit_bits)
@@ -187,7 +187,7 @@ class _Order:
             is_new_N[1:] = score_N[1:] != score_N[:-1]
             is_new_N[0] = score_N[0] != before
             before = score_N[-1]
-            segment_N = score_N >> np.uint64(_CODE_BITS)
+            segment_N = (score_N >> np.uint64(_CODE_BITS)).astype(np.int64)
             ends = np.searchsorted(segment_N, np.arange(len(areas) + 1))
             for s, area in enumerate(areas):
                 part = slice(ends[s], ends[s + 1])
