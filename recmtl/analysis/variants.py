@@ -1,25 +1,30 @@
-"""Other ways in which a server may have read a feature, each as the rows encoded so.
-
-A variant encodes all features at once in its way; what is asked about is one of them.
-"""
+"""Other ways in which a server may have read a feature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from recmtl.analysis.features import FeatureGroup, feature_groups
-from recmtl.batch import Batch, Ragged
+from recmtl.analysis.rereading import (
+    hashed_as,
+    with_ids,
+    with_lists,
+    with_number,
+    with_raw_vectors,
+    with_values,
+    with_zeros,
+    without_weights,
+)
+from recmtl.batch import Batch
 from recmtl.data import Encoders
-from recmtl.data.dense import DenseScale, normalise, read_dense
-from recmtl.data.dtypes import family, inner, is_list
-from recmtl.data.lists import cut, flatten
+from recmtl.data.dense import DenseScale
+from recmtl.data.lists import cut
 from recmtl.data.mappers import HashMapper, Mapper, VocabMapper
 from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature
 
@@ -87,26 +92,24 @@ def _of_ids(
     encoders: Encoders, feature: SparseFeature | SequenceFeature, mapper: Mapper
 ) -> Iterator[Variant]:
     name = feature.name
-    raw = partial(_encoded, encoders, name)
+    raw = partial(with_values, encoders, name)
     if isinstance(mapper, VocabMapper):
-        unknown = partial(_with_ids, encoders, name, lambda values: torch.zeros(len(values)).long())
+        unknown = partial(with_ids, encoders, name, lambda values: torch.zeros(len(values)).long())
         yield Variant("vocabulary", "was out-of-vocabulary (row 0, as a null is)", False, unknown)
     if mapper.family == "int":
-        for words, text in (
-            ("as strings", lambda v: v.cast(pl.String)),
-            ("as strings of floats, such as '12.0'", lambda v: v.cast(pl.Float64).cast(pl.String)),
-        ):
-            strings = partial(
-                _with_ids, encoders, name, partial(_mapped_as, mapper, "string", text)
-            )
-            yield Variant("type", f"was read {words}", True, strings)
+        texts: dict[str, Callable[[pl.Series], pl.Series]] = {"strings": _texts}
+        if isinstance(mapper, HashMapper):
+            texts["strings of floats, such as '12.0'"] = _float_texts
+        for words, text in texts.items():
+            strings = partial(hashed_as, mapper, "string", text)
+            make = partial(with_ids, encoders, name, strings)
+            yield Variant("type", f"was read as {words}", True, make)
         yield Variant("type", "was read as float32", True, partial(raw, change=_float32_ids))
         yield Variant("type", "was read as int32", True, partial(raw, change=_int32_ids))
     elif mapper.family == "string":
-        numbers = partial(_mapped_as, mapper, "int", lambda v: v.cast(pl.Int64, strict=False))
-        integers = partial(_with_ids, encoders, name, numbers)
+        integers = partial(with_ids, encoders, name, partial(hashed_as, mapper, "int", _integers))
         yield Variant("type", "was read as integers", True, integers)
-        floats = partial(raw, change=_as_float_texts)
+        floats = partial(raw, change=_float_texts)
         yield Variant("type", "was read as strings of floats, such as '12.0'", True, floats)
         yield Variant("type", "was read in lower case", True, partial(raw, change=_lower))
         yield Variant("type", "was read without spaces around", True, partial(raw, change=_strip))
@@ -119,14 +122,14 @@ def _of_ids(
         change = partial(_constant, value=value)
         yield Variant("default", f"was {value!r}", False, partial(raw, change=change))
     if isinstance(feature, SparseFeature) and feature.weights is not None:
-        yield Variant("default", "had weights of 1", True, partial(_unweighted, name))
+        yield Variant("default", "had weights of 1", True, partial(without_weights, name))
 
 
 def _of_numbers(encoders: Encoders, feature: DenseFeature) -> Iterator[Variant]:
     name = feature.name
-    raw = partial(_encoded, encoders, name)
-    plain = replace_transform(feature)
-    number = partial(_with_number, encoders)
+    raw = partial(with_values, encoders, name)
+    plain = feature.model_copy(update={"transform": "none"})
+    number = partial(with_number, encoders)
     scale = encoders.scales[name]
     has_scale = scale != DenseScale()
     if feature.transform != "none" and has_scale:
@@ -151,31 +154,25 @@ def _of_numbers(encoders: Encoders, feature: DenseFeature) -> Iterator[Variant]:
             change = partial(_constant, value=value)
             yield Variant("default", f"was {value}", False, partial(raw, change=change))
     if has_scale:
-        zero = partial(_zero_inputs, encoders, name)
+        zero = partial(with_zeros, encoders, name)
         yield Variant("default", "was 0 after normalisation", False, zero)
     yield Variant("type", "was read as float32", True, partial(raw, change=_float32))
     yield Variant("type", "was read as float16", True, partial(raw, change=_float16))
     yield Variant("type", "was read as an integer", True, partial(raw, change=_whole))
 
 
-def replace_transform(feature: DenseFeature) -> DenseFeature:
-    """The feature without its transform."""
-    return feature.model_copy(update={"transform": "none"})
-
-
 def _of_vectors(encoders: Encoders, name: str) -> Iterator[Variant]:
-    raw = partial(_encoded, encoders, name)
+    raw = partial(with_values, encoders, name)
     (vector,) = (v for v in encoders.spec.vectors if v.name == name)
     if vector.normalize != "none":
         words = f"was not normalised ({vector.normalize})"
-        yield Variant("transform", words, True, partial(_raw_vectors, encoders, name))
-    yield Variant("default", "was zeros", False, partial(_zero_inputs, encoders, name))
+        yield Variant("transform", words, True, partial(with_raw_vectors, encoders, name))
+    yield Variant("default", "was zeros", False, partial(with_zeros, encoders, name))
     yield Variant("type", "was read as float16", True, partial(raw, change=_float16))
-    yield Variant("list", "was in reverse order", True, partial(raw, change=_reversed))
 
 
 def _of_lists(encoders: Encoders, group: FeatureGroup) -> Iterator[Variant]:
-    raw = partial(_encoded_lists, encoders, group.members)
+    raw = partial(with_lists, encoders, group.members)
     sequences = {f.name: f for f in encoders.spec.sequences}
     longest = max((sequences[m].max_len for m in group.members if m in sequences), default=0)
     yield Variant("default", "was empty", False, partial(raw, change=lambda v, _: v.list.head(0)))
@@ -213,64 +210,6 @@ def _of_lists(encoders: Encoders, group: FeatureGroup) -> Iterator[Variant]:
             yield Variant("list", f"was cut to its first {length}", True, first)
 
 
-# Columns changed.
-
-
-def _encoded(
-    encoders: Encoders,
-    name: str,
-    frame: pl.DataFrame,
-    batch: Batch,
-    *,
-    change: Callable[[pl.Series], pl.Series],
-) -> Batch:
-    """Rows encoded with a column changed, item by item in lists."""
-    column = frame[name]
-    if is_list(column.dtype) and change is not _reversed:
-        column = column.cast(pl.List(inner(column.dtype)))
-        flat = flatten(column)
-        changed = change(flat.values)
-        column = _lists_of(changed, flat.lengths, column)
-    else:
-        column = change(column)
-    return encoders.encode(frame.with_columns(column.alias(name)), labels=False)
-
-
-def _lists_of(values: pl.Series, lengths: np.ndarray, lists: pl.Series) -> pl.Series:
-    """Items back in the lists that they came from; null lists stay null."""
-    rows = np.repeat(np.arange(len(lists)), lengths)
-    items = pl.DataFrame({"row": rows, "item": values})
-    grouped = items.group_by("row", maintain_order=True).agg("item")
-    all_rows = pl.DataFrame({"row": np.arange(len(lists)), "is_null": lists.is_null()})
-    joined = all_rows.join(grouped, on="row", how="left", maintain_order="left")
-    empty = pl.lit([], dtype=pl.List(values.dtype))
-    filled = pl.when("is_null").then(None).otherwise(pl.col("item").fill_null(empty))
-    return joined.select(filled.alias(lists.name)).to_series()
-
-
-def _encoded_lists(
-    encoders: Encoders,
-    names: tuple[str, ...],
-    frame: pl.DataFrame,
-    batch: Batch,
-    *,
-    change: Callable[[pl.Series, SequenceFeature], pl.Series],
-) -> Batch:
-    """Rows encoded with whole lists changed, those of a behaviour alike; weights go with items."""
-    features = {f.name: f for f in encoders.spec.looked_up}
-    columns = []
-    for name in names:
-        feature = features[name]
-        weights = getattr(feature, "weights", None)
-        for column in (name, *([weights] if weights is not None else [])):
-            lists = frame[column]
-            if not is_list(lists.dtype):
-                continue
-            lists = lists.cast(pl.List(inner(lists.dtype)))
-            columns.append(change(lists, feature).alias(column))  # type: ignore[arg-type]
-    return encoders.encode(frame.with_columns(columns), labels=False)
-
-
 def _other_end(lists: pl.Series, feature: SequenceFeature) -> pl.Series:
     return cut(feature.model_copy(update={"keep_last": not feature.keep_last}), lists)
 
@@ -296,8 +235,6 @@ def _float32(values: pl.Series) -> pl.Series:
 
 
 def _float16(values: pl.Series) -> pl.Series:
-    if is_list(values.dtype):
-        return values.cast(pl.List(pl.Float32))
     with np.errstate(over="ignore"):
         rounded = values.cast(pl.Float64).to_numpy().astype(np.float16).astype(np.float64)
     return pl.Series(values.name, rounded).fill_nan(None)
@@ -318,9 +255,16 @@ def _int32_ids(values: pl.Series) -> pl.Series:
     ).to_series()
 
 
-def _as_float_texts(values: pl.Series) -> pl.Series:
-    numbers = values.cast(pl.Int64, strict=False)
-    texts = numbers.cast(pl.Float64).cast(pl.String)
+def _texts(values: pl.Series) -> pl.Series:
+    return values.cast(pl.String)
+
+
+def _integers(values: pl.Series) -> pl.Series:
+    return values.cast(pl.Int64, strict=False)
+
+
+def _float_texts(values: pl.Series) -> pl.Series:
+    texts = _integers(values).cast(pl.Float64).cast(pl.String)
     return pl.select(pl.coalesce(texts, values.cast(pl.String))).to_series()
 
 
@@ -330,82 +274,3 @@ def _lower(values: pl.Series) -> pl.Series:
 
 def _strip(values: pl.Series) -> pl.Series:
     return values.cast(pl.String).str.strip_chars()
-
-
-def _reversed(values: pl.Series) -> pl.Series:
-    return values.cast(pl.List(inner(values.dtype))).list.reverse()
-
-
-# What columns are encoded to, changed.
-
-
-def _with_ids(
-    encoders: Encoders,
-    name: str,
-    rows_of: Callable[[pl.Series], Tensor],
-    frame: pl.DataFrame,
-    batch: Batch,
-) -> Batch:
-    """Rows with other ids of a feature; lists are cut as they always are."""
-    if name in encoders.single:
-        ids_FB = batch.ids_FB.clone()
-        ids_FB[encoders.single.index(name)] = rows_of(frame[name])
-        return replace(batch, ids_FB=ids_FB)
-    column = frame[name]
-    sequence = next((f for f in encoders.spec.sequences if f.name == name), None)
-    values = flatten(column if sequence is None else cut(sequence, column)).values
-    lists = batch.sequences if sequence is not None else batch.bags
-    before = lists[name]
-    changed = {**lists, name: Ragged(rows_of(values), before.lengths_B, before.weights_N)}
-    if sequence is not None:
-        return replace(batch, sequences=changed)
-    return replace(batch, bags=changed)
-
-
-def _mapped_as(
-    mapper: Mapper, other: str, change: Callable[[pl.Series], pl.Series], values: pl.Series
-) -> Tensor:
-    """Rows of values of the other family: those of their hash, or 0 where a vocabulary decides."""
-    if not isinstance(mapper, HashMapper) or family(values.dtype) == "null":
-        return torch.zeros(len(values)).long()
-    hashed = HashMapper(mapper.size, "string" if other == "string" else "int")
-    return torch.from_numpy(hashed(change(values)))
-
-
-def _unweighted(name: str, frame: pl.DataFrame, batch: Batch) -> Batch:
-    bag = batch.bags[name]
-    ones = torch.ones(len(bag.values_N))
-    return replace(batch, bags={**batch.bags, name: bag._replace(weights_N=ones)})
-
-
-def _with_number(
-    encoders: Encoders,
-    frame: pl.DataFrame,
-    batch: Batch,
-    *,
-    feature: DenseFeature,
-    scale: DenseScale,
-) -> Batch:
-    """Rows with a dense feature read by other rules."""
-    dense_DB = batch.dense_DB.clone()
-    out_B = np.empty(frame.height, np.float32)
-    normalise(scale, read_dense(feature, frame[feature.name]).values, out_B)
-    dense_DB[encoders.spec.dense_rows[feature.name]] = torch.from_numpy(out_B)
-    return replace(batch, dense_DB=dense_DB)
-
-
-def _zero_inputs(encoders: Encoders, name: str, frame: pl.DataFrame, batch: Batch) -> Batch:
-    dense_DB = batch.dense_DB.clone()
-    dense_DB[encoders.spec.dense_rows[name]] = 0.0
-    return replace(batch, dense_DB=dense_DB)
-
-
-def _raw_vectors(encoders: Encoders, name: str, frame: pl.DataFrame, batch: Batch) -> Batch:
-    dense_DB = batch.dense_DB.clone()
-    flat = flatten(frame[name])
-    rows = encoders.spec.dense_rows[name]
-    values = flat.values.cast(pl.Float32).to_numpy().reshape(-1, rows.stop - rows.start)
-    dense_DB[rows] = 0.0
-    has_one = torch.from_numpy(flat.lengths > 0)
-    dense_DB[rows, has_one] = torch.from_numpy(values.T.copy())
-    return replace(batch, dense_DB=dense_DB)
