@@ -176,20 +176,20 @@ def _of_lists(encoders: Encoders, group: FeatureGroup) -> Iterator[Variant]:
     sequences = {f.name: f for f in encoders.spec.sequences}
     longest = max((sequences[m].max_len for m in group.members if m in sequences), default=0)
     yield Variant("default", "was empty", False, partial(raw, change=lambda v, _: v.list.head(0)))
-    yield Variant(
-        "list", "was in reverse order", True, partial(raw, change=lambda v, _: v.list.reverse())
-    )
     if longest:
+        words = (
+            f"was cut to the {'first' if sequences[group.members[0]].keep_last else 'last'} items"
+        )
+        yield Variant("list", words, True, partial(raw, change=_other_end))
         yield Variant(
             "list",
             "was cut, then reversed",
             True,
             partial(raw, change=lambda v, feature: cut(feature, v).list.reverse()),
         )
-        words = (
-            f"was cut to the {'first' if sequences[group.members[0]].keep_last else 'last'} items"
-        )
-        yield Variant("list", words, True, partial(raw, change=_other_end))
+    yield Variant(
+        "list", "was in reverse order", True, partial(raw, change=lambda v, _: v.list.reverse())
+    )
     yield Variant(
         "list",
         "lacked its last item",
