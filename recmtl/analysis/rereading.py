@@ -18,9 +18,10 @@ from recmtl.data.dense import DenseScale, normalise, read_dense
 from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.lists import cut, flatten
 from recmtl.data.mappers import HashMapper, Mapper
-from recmtl.spec import DenseFeature, SequenceFeature
+from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature
 
 __all__ = [
+    "ListFeature",
     "hashed_as",
     "with_ids",
     "with_lists",
@@ -30,6 +31,8 @@ __all__ = [
     "with_zeros",
     "without_weights",
 ]
+
+ListFeature = SparseFeature | SequenceFeature
 
 
 def with_values(
@@ -70,7 +73,7 @@ def with_lists(
     frame: pl.DataFrame,
     batch: Batch,
     *,
-    change: Callable[[pl.Series, SequenceFeature], pl.Series],
+    change: Callable[[pl.Series, ListFeature], pl.Series],
 ) -> Batch:
     """Rows encoded with whole lists changed, those of a behaviour alike; weights go with items."""
     features = {f.name: f for f in encoders.spec.looked_up}
@@ -83,7 +86,7 @@ def with_lists(
             if not is_list(lists.dtype):
                 continue
             lists = lists.cast(pl.List(inner(lists.dtype)))
-            columns.append(change(lists, feature).alias(column))  # type: ignore[arg-type]
+            columns.append(change(lists, feature).alias(column))
     return encoders.encode(frame.with_columns(columns), labels=False)
 
 
@@ -118,7 +121,7 @@ def hashed_as(
 ) -> Tensor:
     """Rows of values of the other family: those of their hash, or 0 where a vocabulary decides."""
     if not isinstance(mapper, HashMapper) or family(values.dtype) == "null":
-        return torch.zeros(len(values)).long()
+        return torch.zeros(len(values), dtype=torch.int64)
     hashed = HashMapper(mapper.size, other)
     return torch.from_numpy(hashed(change(values)))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recmtl._checks import suggest
 from recmtl.data import Encoders, Log, open_log
 from recmtl.data.dtypes import family, inner, is_list
-from recmtl.data.wanted import Want
+from recmtl.data.wanted import Kind, Want
 from recmtl.errors import DataError
 from recmtl.scoring import BatchScorer
 from recmtl.scoring.frames import column_names, is_rows, to_polars
@@ -60,8 +60,8 @@ class ServedLog:
             wanted = self.encoders.wanted(labels=False)
             kinds = {task.name: task.kind for task in scorer.tasks.tasks}
             for task, column in expected.items():
-                kind = "numbers" if kinds[task] == "multiclass" else "number"
-                wanted.setdefault(column, Want(kind, f"served score of `{task}`"))  # type: ignore[arg-type]
+                kind: Kind = "numbers" if kinds[task] == "multiclass" else "number"
+                wanted.setdefault(column, Want(kind, f"served score of `{task}`"))
             self._rows = open_log(log, columns=wanted)
             schema: Mapping[str, pl.DataType] = self._rows.schema
             self.num_rows = self._rows.num_rows
@@ -160,7 +160,8 @@ def _casts(
     encoders: Encoders, schema: Mapping[str, pl.DataType]
 ) -> tuple[list[pl.Expr], list[str]]:
     """What turns columns of other types into those that were fitted, and what is said of each."""
-    casts, said = [], []
+    casts: list[pl.Expr] = []
+    said: list[str] = []
     for feature in encoders.spec.looked_up:
         expected = encoders.mappers[encoders.spec.table_of(feature)].family
         dtype = schema[feature.name]

@@ -9,9 +9,11 @@ from functools import partial
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from recmtl.analysis.features import FeatureGroup, feature_groups
 from recmtl.analysis.rereading import (
+    ListFeature,
     hashed_as,
     with_ids,
     with_lists,
@@ -94,7 +96,7 @@ def _of_ids(
     name = feature.name
     raw = partial(with_values, encoders, name)
     if isinstance(mapper, VocabMapper):
-        unknown = partial(with_ids, encoders, name, lambda values: torch.zeros(len(values)).long())
+        unknown = partial(with_ids, encoders, name, _row_0)
         yield Variant("vocabulary", "was out-of-vocabulary (row 0, as a null is)", False, unknown)
     if mapper.family == "int":
         texts: dict[str, Callable[[pl.Series], pl.Series]] = {"strings": _texts}
@@ -175,50 +177,61 @@ def _of_lists(encoders: Encoders, group: FeatureGroup) -> Iterator[Variant]:
     raw = partial(with_lists, encoders, group.members)
     sequences = {f.name: f for f in encoders.spec.sequences}
     longest = max((sequences[m].max_len for m in group.members if m in sequences), default=0)
-    yield Variant("default", "was empty", False, partial(raw, change=lambda v, _: v.list.head(0)))
+    yield Variant("default", "was empty", False, partial(raw, change=partial(_first, length=0)))
     if longest:
-        words = (
-            f"was cut to the {'first' if sequences[group.members[0]].keep_last else 'last'} items"
-        )
-        yield Variant("list", words, True, partial(raw, change=_other_end))
-        yield Variant(
-            "list",
-            "was cut, then reversed",
-            True,
-            partial(raw, change=lambda v, feature: cut(feature, v).list.reverse()),
-        )
-    yield Variant(
-        "list", "was in reverse order", True, partial(raw, change=lambda v, _: v.list.reverse())
-    )
-    yield Variant(
-        "list",
-        "lacked its last item",
-        True,
-        partial(raw, change=lambda v, _: _without(v, last=True)),
-    )
-    yield Variant(
-        "list",
-        "lacked its first item",
-        True,
-        partial(raw, change=lambda v, _: _without(v, last=False)),
-    )
+        words = "first" if sequences[group.members[0]].keep_last else "last"
+        other = partial(raw, change=_other_end)
+        yield Variant("list", f"was cut to the {words} items", True, other)
+        yield Variant("list", "was cut, then reversed", True, partial(raw, change=_cut_reversed))
+    yield Variant("list", "was in reverse order", True, partial(raw, change=_reversed))
+    yield Variant("list", "lacked its last item", True, partial(raw, change=_without_last))
+    yield Variant("list", "lacked its first item", True, partial(raw, change=_without_first))
     for length in _LENGTHS:
         if not longest or length < longest:
-            last = partial(raw, change=lambda v, _, n=length: v.list.tail(n))
-            first = partial(raw, change=lambda v, _, n=length: v.list.head(n))
+            last = partial(raw, change=partial(_last, length=length))
+            first = partial(raw, change=partial(_first, length=length))
             yield Variant("list", f"was cut to its last {length}", True, last)
             yield Variant("list", f"was cut to its first {length}", True, first)
 
 
-def _other_end(lists: pl.Series, feature: SequenceFeature) -> pl.Series:
+def _first(lists: pl.Series, feature: ListFeature, *, length: int) -> pl.Series:
+    return lists.list.head(length)
+
+
+def _last(lists: pl.Series, feature: ListFeature, *, length: int) -> pl.Series:
+    return lists.list.tail(length)
+
+
+def _reversed(lists: pl.Series, feature: ListFeature) -> pl.Series:
+    return lists.list.reverse()
+
+
+def _cut_reversed(lists: pl.Series, feature: ListFeature) -> pl.Series:
+    assert isinstance(feature, SequenceFeature)
+    return cut(feature, lists).list.reverse()
+
+
+def _other_end(lists: pl.Series, feature: ListFeature) -> pl.Series:
+    assert isinstance(feature, SequenceFeature)
     return cut(feature.model_copy(update={"keep_last": not feature.keep_last}), lists)
 
 
-def _without(lists: pl.Series, *, last: bool) -> pl.Series:
+def _without_last(lists: pl.Series, feature: ListFeature) -> pl.Series:
+    return _shorter(lists).select(pl.col("lists").list.head("length")).to_series()
+
+
+def _without_first(lists: pl.Series, feature: ListFeature) -> pl.Series:
+    return _shorter(lists).select(pl.col("lists").list.tail("length")).to_series()
+
+
+def _shorter(lists: pl.Series) -> pl.DataFrame:
+    """Lists beside lengths that are less by one."""
     length = (lists.list.len().cast(pl.Int64) - 1).clip(0)
-    frame = pl.DataFrame({"lists": lists, "length": length})
-    column = pl.col("lists").list
-    return frame.select(column.head("length") if last else column.tail("length")).to_series()
+    return pl.DataFrame({"lists": lists, "length": length})
+
+
+def _row_0(values: pl.Series) -> Tensor:
+    return torch.zeros(len(values), dtype=torch.int64)
 
 
 def _nothing(values: pl.Series) -> pl.Series:

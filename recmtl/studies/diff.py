@@ -314,12 +314,13 @@ def _differences(
     first: Metrics, second: Metrics, first_R: Resampled, second_R: Resampled
 ) -> dict[str, Any]:
     """Counts, and every metric of both with its difference."""
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for name, a in first.items():
         b = second[name]
         if name in _COUNTS:
             continue
-        entry = {"a": a, "b": b, "difference": None, "interval": None, "verdict": None}
+        entry: dict[str, Any] = {"a": a, "b": b}
+        entry |= dict.fromkeys(("difference", "interval", "verdict"))
         if a is not None and b is not None:
             entry |= _difference(a, b, first_R[name], second_R[name])
             entry["verdict"] = _verdict(name, entry)
@@ -347,7 +348,7 @@ def _verdict(metric: str, entry: Mapping[str, Any]) -> str | None:
 
 def _scores(means: Sequence[tuple[Any, Any]]) -> Any:
     """Mean scores of both, of a task with one output or of each class."""
-    found = []
+    found: list[dict[str, Any]] = []
     for first, second in means:
         a, b = float(first[0]), float(second[0])
         entry: dict[str, Any] = {"a": a, "b": b}

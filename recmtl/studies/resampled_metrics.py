@@ -84,11 +84,9 @@ def _binary(columns: _Columns, resamples: Resamples) -> list[Resampled]:
         weight = weight_N if columns.population.is_weighted else None
         total_S += np.bincount(cell_N // count, weight, size).astype(total_S.dtype)
     bins = ranked(columns.population, columns.column, total_S, _BINS).bins
-    starts, number = (
-        (np.concatenate(parts) for parts in zip(*bins.starts, strict=True))
-        if bins.starts
-        else (np.empty(0, np.uint64), np.empty(0, np.int64))
-    )
+    starts, number = np.empty(0, np.uint64), np.empty(0, np.int64)
+    if bins.starts:
+        starts, number = map(np.concatenate, zip(*bins.starts, strict=True))
     sums_XC = np.zeros((4, size * count))
     gap_SUK = np.zeros(size * count * _BINS)
     order = _Order(columns)

@@ -112,7 +112,7 @@ class ResampledArea:
         weight_M = None if weight_N is None else weight_N[negatives_M].astype(np.float64)
         weight_P = None if weight_N is None else weight_N[positives_P].astype(np.float64)
         below = np.zeros(len(group_M) + 1, self._dtype)
-        once_G = np.ones(self._resamples.num_groups, np.uint8)
+        once_G: NDArray[np.integer] = np.ones(self._resamples.num_groups, np.uint8)
         for r, count_G in enumerate(chain([once_G], self._resamples)):
             count_M, count_P = count_G[group_M], count_G[group_P].astype(self._dtype)
             if weight_M is not None and weight_P is not None:

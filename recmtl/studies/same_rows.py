@@ -56,7 +56,8 @@ def tasks_of(scorers: Scorers) -> Tasks:
     """
     first, second = ({t.name: t for t in s.run.config.tasks} for s in scorers)
     paths = [scorer.run.path for scorer in scorers]
-    compared, apart = [], {}
+    compared: list[Task] = []
+    apart: dict[str, str] = {}
     for name in dict.fromkeys([*first, *second]):
         if name not in second or name not in first:
             apart[name] = f"only {paths[0] if name in first else paths[1]} has it"

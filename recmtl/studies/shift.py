@@ -86,7 +86,8 @@ class ScoreShift:
         if self._outputs == 1:
             self._moves.append((second_BO - first_BO)[:, 0])
             x, y = first_BO[:, 0], second_BO[:, 0]
-            self._products += [(weight_B * v).sum() for v in (x**0, x, y, x * x, y * y, x * y)]
+            products = (np.ones(len(x)), x, y, x * x, y * y, x * y)
+            self._products += np.array([(weight_B * column).sum() for column in products])
         else:
             self._moves.append(np.abs(second_BO - first_BO).sum(axis=1) / 2)
 
