@@ -226,6 +226,7 @@ def resampled_mean(
             for column_N in (weight_N * value_N, weight_N)
         ],
         axis=1,
+        dtype=np.float64,
     )
     total, total_R = resampled_sums(sums_G2, resamples)
     return float(ratio(total[0], total[1])), ratio(total_R[:, 0], total_R[:, 1])
