@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recmtl.analysis import parity
+    from recmtl.analysis.parity import parity
     from recmtl.api import evaluate, explain, score, train
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders

@@ -92,7 +92,7 @@ class Judge:
     def agrees(self, task: str, said: NDArray[np.float64], served: NDArray[np.float64]) -> Mask:
         """Which rows were served what the run says."""
         allowed = self.tolerance * np.abs(said) + self._floor[task]
-        agrees: Mask = (np.abs(served - said) <= allowed).all(axis=1)
+        agrees: Mask = np.less_equal(np.abs(served - said), allowed).all(axis=1)
         return agrees
 
     def scored(

@@ -174,7 +174,9 @@ class _Search:
     def result(self) -> dict[str, Any]:
         """See `parity`."""
         unexplained = len(self.unexplained)
-        first = self.unexplained.read(0, min(_EXAMPLES, unexplained)) if unexplained else []
+        first: list[int] = []
+        if unexplained:
+            first = self.unexplained.read(0, min(_EXAMPLES, unexplained)).tolist()
         return {
             "run": str(self.scorer.run.path),
             "model": self.scorer.fingerprint,
@@ -198,7 +200,7 @@ class _Search:
                 _told(found, explained)
                 for found, explained in sorted(self.found, key=lambda pair: -pair[1].rows)
             ],
-            "unexplained_examples": [int(number) for number in first],
+            "unexplained_examples": first,
             "types": self.served.types,
             "tolerance": self.judge.tolerance,
         }

@@ -101,7 +101,7 @@ class ServedLog:
 
     def _is_wide(self, task: str) -> bool:
         where = self.scorer.tasks.columns[task]
-        return where.stop - where.start > 1
+        return bool(where.stop - where.start > 1)
 
     def blocks(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """All rows, in order, and the number of the first one of each piece."""
