@@ -169,6 +169,34 @@ def test_every_kind_and_what_is_apart(kinds: Path) -> None:
         assert "<script" not in page
 
 
+THINNED = """name: thinned
+data: {train: train.parquet, accept_leaks: [item], sampled: {keep: {n: 1.0, else: 0.25}}}
+features: [{name: item, type: sparse, vocab: {}, dim: 4}]
+tasks: [{name: same, label: n}]
+tower: {kind: shared_bottom, expert_widths: [8], head_widths: []}
+train: {batch_size: 256, epochs: 1}
+"""
+
+
+def test_thinned_rows_speak_for_those_left_out(kinds: Path) -> None:
+    file, run = kinds / "thinned.yaml", kinds / "thinned"
+    file.write_text(THINNED, encoding="utf-8")
+    api.train(file, out=run)
+    rows = kinds / "train.parquet"
+    plain = recmtl.diff(run, run, rows, resamples=5)["tasks"]["same"]["metrics"]
+    told = recmtl.diff(run, run, rows, sampled=True, resamples=5)
+    found = told["tasks"]["same"]["metrics"]
+    expected = recmtl.evaluate(run, rows, sampled=True)["tasks"]["same"]
+    for name, entry in found.items():
+        assert entry["a"] == expected[name]
+    assert found["pcoc"]["a"] != plain["pcoc"]["a"]
+    assert told["notes"][0].startswith("Neither spec has `data.group_by`")
+    scores = BatchScorer(run, keep=())(pl.read_parquet(rows))["probs_same"].cast(pl.Float64)
+    weight = np.where(pl.read_parquet(rows)["n"] == 1, 1.0, 4.0)
+    mean = float(np.average(scores, weights=weight))
+    assert told["tasks"]["same"]["scores"]["a"] == pytest.approx(mean, rel=1e-5)
+
+
 def test_the_command_writes_pages_and_one_object(
     run: Path, home_run: Path, funnel: Path, tmp_path: Path, recmtl_cli: Callable[..., Any]
 ) -> None:
