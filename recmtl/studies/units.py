@@ -41,7 +41,7 @@ class Units:
 
         Example:
             >>> Units.of_groups(3)(np.array([2, 0])), Units.of_groups(100, 10)(np.array([2, 99]))
-            (array([2, 0], dtype=uint32), array([8, 8], dtype=uint32))
+            (array([2, 0], dtype=uint32), array([0, 3], dtype=uint32))
         """
         if not self.is_part:
             return code_N.astype(np.uint32)
