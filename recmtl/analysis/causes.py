@@ -27,8 +27,8 @@ __all__ = ["Cause", "Causes", "Found", "Judge", "Scores", "ServedRows"]
 
 _FLOOR = 1e-6
 """What is allowed besides the tolerance; of a regression, in standard deviations of the label."""
-_LEAST_SHARE = 0.02
-"""A cause explains so much of a sample, so that it is no coincidence."""
+_LEAST_ROWS, _LEAST_SHARE = 2, 0.02
+"""A cause explains so much of a sample, so that it is no coincidence; of one row, that one."""
 _PROBES, _MOST_IN_PAIRS, _MOST_PROMISING = 12, 100, 64
 
 Cause = tuple[Candidate, ...]
@@ -149,7 +149,8 @@ class Causes:
 
     def find(self, rows: ServedRows) -> list[Found]:
         """What explains most of some rows: single features first, then two at once."""
-        least = max(1, math.ceil(_LEAST_SHARE * len(rows.batch)))
+        count = len(rows.batch)
+        least = max(min(_LEAST_ROWS, count), math.ceil(_LEAST_SHARE * count))
         singles = self._judge.reproduced(self._singles(rows), rows.served)
         return self._chosen(list(singles), least) or self._pairs(rows, least)
 
@@ -176,7 +177,7 @@ class Causes:
             for (one, reading), (other, _) in combinations(readings.items(), 2)
             if not set(one.group.members) & set(other.group.members)
         )
-        enough = min(2, len(probes))
+        enough = min(_LEAST_ROWS, len(probes))
         hits = [(int(m.sum()), pair) for pair, m in self._judge.reproduced(pairs, few.served)]
         hits = sorted((hit for hit in hits if hit[0] >= enough), key=lambda hit: -hit[0])
         whole = (
@@ -185,7 +186,7 @@ class Causes:
             if (reading := self.read(pair, rows)) is not None
         )
         masks = list(self._judge.reproduced(whole, rows.served))
-        return self._chosen(masks, max(least, enough))
+        return self._chosen(masks, least)
 
     def _nearest(self, rows: ServedRows) -> list[tuple[Candidate, Batch]]:
         """Readings that change a score, each in its own way; so many that all pairs may be tried.

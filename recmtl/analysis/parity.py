@@ -46,8 +46,8 @@ def parity(
     type, without its transform, with its list cut or turned. What reproduces all served scores of a
     row within the tolerance explains it. Causes are searched on samples of at most 256 unexplained
     rows, most frequent ones first, by one feature and then by two at once, and tried on all rows
-    that differ; rows in which three features are at fault stay unexplained. Memory is bounded by
-    `data.memory`.
+    that differ; a cause has to explain at least two rows, where more than one is left. Rows in
+    which three features are at fault stay unexplained. Memory is bounded by `data.memory`.
 
     Args:
         run: the folder of a run.
