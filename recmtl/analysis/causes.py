@@ -92,8 +92,7 @@ class Judge:
     def agrees(self, task: str, said: NDArray[np.float64], served: NDArray[np.float64]) -> Mask:
         """Which rows were served what the run says."""
         allowed = self.tolerance * np.abs(said) + self._floor[task]
-        agrees: Mask = np.less_equal(np.abs(served - said), allowed).all(axis=1)
-        return agrees
+        return np.asarray((np.abs(served - said) <= allowed).all(axis=1))
 
     def scored(
         self, readings: Iterable[tuple[Cause, Batch]]

