@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recmtl.analysis.parity import parity
     from recmtl.api import evaluate, explain, score, train
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from recmtl.spec import Spec
     from recmtl.studies.backtest import backtest
     from recmtl.studies.compare import compare
+    from recmtl.studies.diff import diff
     from recmtl.studies.tune import tune
     from recmtl.training import (
         ClickLogDataModule,
@@ -38,9 +40,11 @@ __all__ = [
     "__version__",
     "backtest",
     "compare",
+    "diff",
     "evaluate",
     "explain",
     "load_spec",
+    "parity",
     "save_run",
     "score",
     "train",
@@ -60,9 +64,11 @@ _HOME_OF = {
     "TrainResult": "recmtl.training",
     "backtest": "recmtl.studies",
     "compare": "recmtl.studies",
+    "diff": "recmtl.studies",
     "evaluate": "recmtl.api",
     "explain": "recmtl.api",
     "load_spec": "recmtl.config",
+    "parity": "recmtl.analysis",
     "save_run": "recmtl.training",
     "score": "recmtl.api",
     "train": "recmtl.api",

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ backtest compare evaluate explain load_spec save_run score train
+        TrainResult __version__ backtest compare diff evaluate explain load_spec parity save_run
+        score train
         tune
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
@@ -60,13 +61,13 @@ PUBLIC = {
         ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit require_loggers save_run
     """,
     "recmtl.simulate": "SimulationSummary simulate",
-    "recmtl.analysis": "Analysis analyse calibrate explain",
+    "recmtl.analysis": "Analysis analyse calibrate explain parity",
     "recmtl.report": "Report make_report summarise write_report",
     "recmtl.doctor": (
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
     "recmtl.api": "evaluate explain score train",
-    "recmtl.studies": "backtest compare tune",
+    "recmtl.studies": "backtest compare diff tune",
     "recmtl.cli": "main",
 }
 

@@ -1,7 +1,11 @@
-"""What a trained run does: its experts, its tasks' gradients, what its features are worth."""
+"""What a trained run does: its experts, its tasks' gradients, what its features are worth.
+
+And whether a server does the same with it.
+"""
 
 from recmtl.analysis.calibration import calibrate
 from recmtl.analysis.explanation import explain
+from recmtl.analysis.parity import parity
 from recmtl.analysis.whole import Analysis, analyse
 
-__all__ = ["Analysis", "analyse", "calibrate", "explain"]
+__all__ = ["Analysis", "analyse", "calibrate", "explain", "parity"]

@@ -15,7 +15,7 @@ from recmtl.data.reading import read_rows
 from recmtl.errors import DataError
 from recmtl.run import Run
 
-__all__ = ["NoRowsError", "read_sample", "spread_rows", "validation_log"]
+__all__ = ["NoRowsError", "fitting_rows", "read_sample", "spread_rows", "validation_log"]
 
 _STRETCHES = 32
 _LEAST_ROWS = 64
@@ -79,6 +79,12 @@ def spread_rows(total: int, most: int, *, stretches: int = _STRETCHES) -> NDArra
     return number + number // length * (total - most) // -(-most // length)
 
 
+def fitting_rows(encoders: Encoders) -> int:
+    """How many encoded rows an eighth of `data.memory` holds; a few in any case."""
+    fitting = int(encoders.spec.data.memory_bytes / 8 / (2 * encoders.row_bytes))
+    return max(fitting, _LEAST_ROWS)
+
+
 def read_sample(
     log: Log,
     encoders: Encoders,
@@ -101,8 +107,7 @@ def read_sample(
     Raises:
         DataError: a file that is corrupt, or values that the spec forbids; says where.
     """
-    fitting = int(encoders.spec.data.memory_bytes / 8 / (2 * encoders.row_bytes))
-    numbers = spread_rows(log.num_rows, min(most, max(fitting, _LEAST_ROWS)), stretches=stretches)
+    numbers = spread_rows(log.num_rows, min(most, fitting_rows(encoders)), stretches=stretches)
     columns, batches = encoders.columns(labels=labels), list[Batch]()
     # Stretch by stretch, so that what lies between them is not read.
     together = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)

@@ -30,6 +30,8 @@ _COMMANDS = {
     "score": "Score a log: Parquet or CSV in, Parquet out.",
     "explain": "What each feature of one row does to its predictions.",
     "report": "One HTML page about a run.",
+    "diff": "Two runs on the same rows, with intervals.",
+    "parity": "Which feature a server reads differently, from its log.",
     "compare": "Towers side by side, with intervals.",
     "tune": "Better values of a spec's keys, by trying them.",
     "backtest": "Score a day, train on it, and so on.",

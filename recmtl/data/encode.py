@@ -28,7 +28,7 @@ from recmtl.data.fit import fit, null_problem
 from recmtl.data.fitted import Fitted
 from recmtl.data.labels import Population, Rate, label_problems, read_labels, read_weight
 from recmtl.data.lists import FlatList, alignment_problems, cut, flatten, flatten_weights
-from recmtl.data.mappers import IdFamily, VocabMapper, fits, wrong_family
+from recmtl.data.mappers import IdFamily, Mapper, VocabMapper, fits, wrong_family
 from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
 from recmtl.data.scan import Log, check_columns
@@ -61,6 +61,8 @@ class Encoders:
             rows.
         populations: task -> observed training rows and positives among them.
         num_rows: training rows.
+        mappers: table -> how values become its rows.
+        scales: dense feature -> what normalises it.
     """
 
     def __init__(self, fitted: Fitted) -> None:
@@ -76,6 +78,8 @@ class Encoders:
         self.label_scales: dict[str, tuple[float, float]] = fitted.label_scales
         self.populations: dict[str, Population] = fitted.populations
         self.num_rows: int = fitted.num_rows
+        self.mappers: dict[str, Mapper] = dict(fitted.mappers)
+        self.scales: dict[str, DenseScale] = dict(fitted.scales)
         sparse = {feature.name: feature for feature in fitted.spec.sparse}
         self._single = [sparse[name] for name in fitted.single]
         self._bags = [sparse[name] for name in fitted.bags]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmtl.metrics._columns import Floats
-from recmtl.metrics._ties import Cells, Runs, Ties, before, ties_of
+from recmtl.metrics._ties import Cells, Runs, Ties, before, run_starts, ties_of
 from recmtl.metrics.population import Population
 from recmtl.metrics.ranking import Areas
 
@@ -42,6 +42,8 @@ class EqualMass:
         gap_S: sum over the bins of what was promised too much or too little, in weight.
         columns: of each bin that is not empty, in order: cell, weight, promised, and what came;
             kept where it is one cell.
+        starts: rising keys ``cell << 32 | code`` of the entries at which a bin begins, or goes on,
+            and the number ``cell * bins + bin`` of each.
     """
 
     def __init__(self, total_S: NDArray[Any], bins: int) -> None:
@@ -51,6 +53,7 @@ class EqualMass:
         self._mass, self._inside = Runs(), Runs()
         self.gap_S = np.zeros(len(total_S))
         self.columns: list[tuple[NDArray[Any], ...]] = []
+        self.starts: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []
 
     def add(self, ties: Ties, probs_V: Floats) -> None:
         """Take ties in, each of which stands for a probability."""
@@ -60,6 +63,10 @@ class EqualMass:
         total_V = self._total_S[ties.cells_V]
         bin_V = self._bins * (2 * before_V + mass_V) // (2 * total_V)
         bin_V = np.minimum(bin_V, self._bins - 1).astype(np.int64)
+        starts = run_starts(ties.cells_V, bin_V)
+        cells, codes = ties.cells_V[starts], ties.codes_V[starts].astype(np.uint64)
+        number = cells.astype(np.int64) * self._bins + bin_V[starts]
+        self.starts.append((cells << np.uint64(32) | codes, number))
         values = (mass_V, mass_V * probs_V, ties.positives_V)
         (cells_V, _), sums = self._inside.add((ties.cells_V, bin_V), values)
         self._take(cells_V, sums)

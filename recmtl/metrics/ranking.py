@@ -1,10 +1,12 @@
 """How well scores order positives above negatives.
 
-Shape letters: N rows, V distinct scores, G groups, S values of a segment column.
+Shape letters: N rows, V distinct scores, G groups (D of them with both classes), S values of a
+segment column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,17 @@ from recmtl.metrics._columns import Columns, Floats, columns
 from recmtl.metrics._ties import Cells, Runs, Ties, before, ties_of
 from recmtl.metrics.population import Codes, Population, population_of
 
-__all__ = ["Areas", "GroupedAUC", "auc", "gauc", "gauc_of", "group_codes", "numbered"]
+__all__ = [
+    "Areas",
+    "GroupedAUC",
+    "SegmentAreas",
+    "areas_of",
+    "auc",
+    "gauc",
+    "gauc_of",
+    "group_codes",
+    "numbered",
+]
 
 
 def auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float | None:
@@ -62,6 +74,12 @@ class CellAreas(NamedTuple):
         """Whether a cell has both classes."""
         defined_G: NDArray[np.bool_] = (self.positives_G > 0) & (self.negatives_G > 0)
         return defined_G
+
+    @property
+    def weight_G(self) -> NDArray[Any]:
+        """Weight of a cell's rows."""
+        total_G: NDArray[Any] = self.positives_G + self.negatives_G
+        return total_G
 
     @property
     def auc_G(self) -> Floats:
@@ -135,31 +153,45 @@ def gauc(
     return gauc_of(population_of(rows, groups=numbered(rows, groups)), None)[0]
 
 
+class SegmentAreas(NamedTuple):
+    """Areas of the groups of segment values, where they are defined or not."""
+
+    segments_G: NDArray[np.intp]
+    groups_G: Codes
+    areas: CellAreas
+
+
+def areas_of(population: Population, column: int | None) -> Iterator[SegmentAreas]:
+    """The area of every group within every value of a segment column, or within all rows."""
+    cells = Cells.of(population, column, grouped=True)
+    shift, mask = np.uint64(cells.group_bits), np.uint64((1 << cells.group_bits) - 1)
+
+    def told(areas: CellAreas) -> SegmentAreas:
+        group_G = (areas.cells_G & mask).astype(np.uint32)
+        return SegmentAreas((areas.cells_G >> shift).astype(np.intp), group_G, areas)
+
+    found = Areas()
+    for ties in ties_of(population, cells):
+        yield told(found.add(ties))
+    yield told(found.close())
+
+
 def gauc_of(population: Population, column: int | None) -> list[GroupedAUC]:
     """GAUC of each value of a segment column, or of all rows."""
     size = 1 if column is None else population.segments[column]
     if not population.num_groups:
         return [GroupedAUC(None, 0, 0)] * size
-    cells = Cells.of(population, column, grouped=True)
-    shift = np.uint64(cells.group_bits)
     # Wider than what comes out, so that it does not matter in which order the groups are.
     total_S, weight_S = np.zeros((2, size), np.longdouble)
     count_S, defined_S = np.zeros(size, np.int64), np.zeros(size, np.int64)
-
-    def take(areas: CellAreas) -> None:
-        segment_G = (areas.cells_G >> shift).astype(np.intp)
+    for segment_G, _, areas in areas_of(population, column):
         np.add.at(count_S, segment_G, 1)
         defined_G = areas.is_defined_G
-        segment_G = segment_G[defined_G]
-        weight_G = (areas.positives_G + areas.negatives_G)[defined_G].astype(np.longdouble)
-        np.add.at(defined_S, segment_G, 1)
-        np.add.at(weight_S, segment_G, weight_G)
-        np.add.at(total_S, segment_G, weight_G * areas.auc_G[defined_G])
-
-    found = Areas()
-    for ties in ties_of(population, cells):
-        take(found.add(ties))
-    take(found.close())
+        segment_D = segment_G[defined_G]
+        weight_D = areas.weight_G[defined_G].astype(np.longdouble)
+        np.add.at(defined_S, segment_D, 1)
+        np.add.at(weight_S, segment_D, weight_D)
+        np.add.at(total_S, segment_D, weight_D * areas.auc_G[defined_G])
     value_S = total_S / np.where(defined_S > 0, weight_S, 1)
     return [
         GroupedAUC(float(value) if defined else None, defined, count - defined)

@@ -2,6 +2,7 @@
 
 from recmtl.studies.backtest import backtest
 from recmtl.studies.compare import compare
+from recmtl.studies.diff import diff
 from recmtl.studies.tune import tune
 
-__all__ = ["backtest", "compare", "tune"]
+__all__ = ["backtest", "compare", "diff", "tune"]

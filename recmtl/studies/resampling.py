@@ -1,20 +1,28 @@
 """What a metric would be on other users: the bootstrap over groups of rows.
 
-Shape letters: N rows, P positive rows, M negative rows, G groups, R resamples.
+Shape letters: N rows, P positive rows, M negative rows, G groups, R resamples, X sums.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Resamples", "resampled_auc", "resampled_mean"]
+__all__ = [
+    "ResampledArea",
+    "Resamples",
+    "ratio",
+    "resampled_auc",
+    "resampled_mean",
+    "resampled_sums",
+]
 
 Floats = NDArray[np.float64]
 _KEPT_BYTES = 256 * 2**20
+_PRODUCT_FLOATS = 1 << 19
 _MOST_COUNT = np.iinfo(np.uint8).max
 
 
@@ -55,6 +63,77 @@ class Resamples:
         return count_G
 
 
+class ResampledArea:
+    r"""AUC of rows that come in the order of their scores, block by block, and of each resample.
+
+    .. math::
+        \frac{\sum_{i: y_i=1} c_i \, (C(l_i) + C(u_i))}{2 \, \sum_{y_i=1} c_i \, \sum_{y_j=0} c_j}
+
+    with :math:`c_i` how often row i counts, :math:`C(k)` the sum over the k lowest negatives, and
+    :math:`l_i` and :math:`u_i` the numbers of negatives that score below, and not above, row i: a
+    tie counts half. Exact: without weights the sums are integers.
+
+    Args:
+        resamples: the draws.
+        is_weighted: whether rows will have weights.
+    """
+
+    def __init__(self, resamples: Resamples, *, is_weighted: bool) -> None:
+        self._resamples = resamples
+        self._dtype = np.float64 if is_weighted else np.int64
+        # Number 0 is that of all rows, each once.
+        sums = np.zeros((4, resamples.count + 1), self._dtype)
+        self._below, self._before_tie, self._won, self._positive = sums
+
+    def add(
+        self,
+        group_N: NDArray[np.integer],
+        is_positive_N: NDArray[np.bool_],
+        is_new_N: NDArray[np.bool_],
+        weight_N: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Take the next rows in.
+
+        Args:
+            group_N: number of each row's group.
+            is_positive_N: labels; the negatives of a score come before its positives.
+            is_new_N: whether a row scores above the one before it.
+            weight_N: sample weights.
+        """
+        if not len(group_N):
+            return
+        positives_P, negatives_M = np.flatnonzero(is_positive_N), np.flatnonzero(~is_positive_N)
+        upper_P = np.searchsorted(negatives_M, positives_P)
+        first_N = np.maximum.accumulate(np.where(is_new_N, np.arange(len(is_new_N)), -1))
+        lower_P = np.searchsorted(negatives_M, first_N[positives_P])
+        num_open = int(np.searchsorted(first_N[positives_P], 0))  # of a score of an earlier block
+        last = None if first_N[-1] < 0 else int(np.searchsorted(negatives_M, first_N[-1]))
+        group_M, group_P = group_N[negatives_M], group_N[positives_P]
+        weight_M = None if weight_N is None else weight_N[negatives_M].astype(np.float64)
+        weight_P = None if weight_N is None else weight_N[positives_P].astype(np.float64)
+        below = np.zeros(len(group_M) + 1, self._dtype)
+        once_G: NDArray[np.integer] = np.ones(self._resamples.num_groups, np.uint8)
+        for r, count_G in enumerate(chain([once_G], self._resamples)):
+            count_M, count_P = count_G[group_M], count_G[group_P].astype(self._dtype)
+            if weight_M is not None and weight_P is not None:
+                count_M, count_P = count_M * weight_M, count_P * weight_P
+            np.cumsum(count_M, dtype=self._dtype, out=below[1:])
+            low_P = below[lower_P] + self._below[r]
+            low_P[:num_open] = self._before_tie[r]
+            # No product of the BLAS: its threads would wait for one another a thousand times.
+            self._won[r] += (count_P * (low_P + below[upper_P] + self._below[r])).sum()
+            self._positive[r] += count_P.sum()
+            if last is not None:
+                self._before_tie[r] = self._below[r] + below[last]
+            self._below[r] += below[-1]
+
+    def result(self) -> tuple[float, Floats]:
+        """The AUC, and ``[R]`` of the resamples; NaN where only one class is there."""
+        pairs = 2.0 * self._positive.astype(np.float64) * self._below
+        areas = np.where(pairs > 0, self._won / np.where(pairs > 0, pairs, 1.0), np.nan)
+        return float(areas[0]), areas[1:]
+
+
 def resampled_auc(
     score_N: NDArray[np.floating],
     label_N: NDArray[np.generic],
@@ -62,15 +141,9 @@ def resampled_auc(
     resamples: Resamples,
     weight_N: NDArray[np.floating] | None = None,
 ) -> tuple[float, Floats]:
-    r"""AUC, and AUC of each resample, where a row counts as often as its group is drawn.
+    """AUC, and AUC of each resample, where a row counts as often as its group is drawn.
 
-    .. math::
-        \frac{\sum_{i: y_i=1} c_i \, (C(l_i) + C(u_i))}{2 \, \sum_{y_i=1} c_i \, \sum_{y_j=0} c_j}
-
-    with :math:`C(k)` the sum of the :math:`c` of the k lowest negatives, and :math:`l_i` and
-    :math:`u_i` the numbers of negatives that score below, and not above, row i: a tie counts half.
-    Rows are sorted once; a resample is one cumulative sum. Exact: without weights the sums are
-    integers.
+    Rows are sorted once; a resample is one cumulative sum (see `ResampledArea`).
 
     Args:
         score_N: any scores.
@@ -93,30 +166,33 @@ def resampled_auc(
         (0.875, (10,))
     """
     is_positive_N = label_N.astype(np.bool_)
-    score_M, score_P = score_N[~is_positive_N], score_N[is_positive_N]
-    order_M, order_P = np.argsort(score_M, kind="stable"), np.argsort(score_P, kind="stable")
-    score_M, score_P = score_M[order_M], score_P[order_P]
-    lower_P = np.searchsorted(score_M, score_P, side="left")
-    upper_P = np.searchsorted(score_M, score_P, side="right")
-    group_M, group_P = group_N[~is_positive_N][order_M], group_N[is_positive_N][order_P]
-    weight_M = weight_P = None
-    if weight_N is not None:
-        weight_M = weight_N[~is_positive_N][order_M].astype(np.float64)
-        weight_P = weight_N[is_positive_N][order_P].astype(np.float64)
-    below = np.zeros(len(score_M) + 1, np.int64 if weight_N is None else np.float64)
+    order = np.lexsort((is_positive_N, score_N))
+    is_new_N = np.ones(len(order), np.bool_)
+    is_new_N[1:] = score_N[order[1:]] != score_N[order[:-1]]
+    area = ResampledArea(resamples, is_weighted=weight_N is not None)
+    weights = None if weight_N is None else weight_N[order]
+    area.add(group_N[order], is_positive_N[order], is_new_N, weights)
+    return area.result()
 
-    def area(count_G: NDArray[np.integer]) -> float:
-        count_M, count_P = count_G[group_M], count_G[group_P].astype(below.dtype)
-        if weight_M is not None:
-            count_M, count_P = count_M * weight_M, count_P * weight_P
-        np.cumsum(count_M, dtype=below.dtype, out=below[1:])
-        pairs = 2.0 * float(count_P.sum()) * float(below[-1])
-        # No product of the BLAS: its threads would wait for one another a thousand times.
-        won = float((count_P * (below[lower_P] + below[upper_P])).sum())
-        return won / pairs if pairs > 0 else math.nan
 
-    once_G = np.ones(resamples.num_groups, np.uint8)
-    return area(once_G), np.array([area(count_G) for count_G in resamples])
+def resampled_sums(sums_GX: Floats, resamples: Resamples) -> tuple[Floats, Floats]:
+    """Sums over all groups, ``[X]``, and over the groups of each resample, ``[R, X]``.
+
+    Args:
+        sums_GX: what the rows of each group add up to.
+        resamples: the draws.
+
+    Example:
+        >>> total_X, total_RX = resampled_sums(np.eye(3), Resamples(3, 5, seed=1))
+        >>> total_X.tolist(), total_RX.sum(axis=1).tolist()
+        ([1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0, 3.0])
+    """
+    found = []
+    together = max(min(_PRODUCT_FLOATS // max(resamples.num_groups, 1), resamples.count), 1)
+    draws = iter(resamples)
+    while counts := list(islice(draws, together)):
+        found.append(np.stack(counts).astype(np.float64) @ sums_GX)
+    return sums_GX.sum(axis=0), np.concatenate(found)
 
 
 def resampled_mean(
@@ -144,12 +220,24 @@ def resampled_mean(
         (2.0, True)
     """
     weight_N = np.ones(len(value_N)) if weight_N is None else weight_N.astype(np.float64)
-    size = resamples.num_groups
-    total_G = np.bincount(group_N, weight_N * value_N, size)
-    weight_G = np.bincount(group_N, weight_N, size)
+    sums_G2 = np.stack(
+        [
+            np.bincount(group_N, column_N, resamples.num_groups)
+            for column_N in (weight_N * value_N, weight_N)
+        ],
+        axis=1,
+        dtype=np.float64,
+    )
+    total, total_R = resampled_sums(sums_G2, resamples)
+    return float(ratio(total[0], total[1])), ratio(total_R[:, 0], total_R[:, 1])
 
-    def mean(count_G: NDArray[np.integer]) -> float:
-        weight = float((weight_G * count_G).sum())
-        return float((total_G * count_G).sum()) / weight if weight > 0 else math.nan
 
-    return mean(np.ones(size, np.uint8)), np.array([mean(count_G) for count_G in resamples])
+def ratio(above: Floats, below: Floats) -> Floats:
+    """A quotient, NaN where nothing stands below.
+
+    Example:
+        >>> ratio(np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+        array([0.5, nan])
+    """
+    found: Floats = np.where(below > 0, above / np.where(below > 0, below, 1.0), np.nan)
+    return found

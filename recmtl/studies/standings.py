@@ -26,7 +26,11 @@ __all__ = ["HEADLINE", "HIGHER_IS_BETTER", "Judged", "standings"]
 
 HEADLINE = {"binary": "auc", "regression": "rmse", "multiclass": "logloss"}
 """The metric of which intervals are given, by kind of task."""
-HIGHER_IS_BETTER = {"auc": True, "rmse": False, "logloss": False}
+HIGHER_IS_BETTER = {
+    **dict.fromkeys(("auc", "gauc", "accuracy"), True),
+    **dict.fromkeys(("logloss", "ne", "ece", "rmse", "mae"), False),
+}
+"""Metrics of which one model can have the better one; `pcoc` is neither."""
 _COUNTS = ("n", "positives")
 
 Floats = NDArray[np.float64]
