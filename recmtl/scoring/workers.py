@@ -1,10 +1,10 @@
 """Several processes for `recmtl score`: this one scores too, the others are its children.
 
 A child's stdin is a pipe that this process holds: through it come its job and the numbers of its
-parts, and when it closes, by whatever end this process comes to, the child leaves at once. What a child has to
-say goes through another pipe, as JSON lines: that it wants a part, that it scored rows, that a part
-has its name, that it is done, or why it failed. Children inherit the lock on the output's folder:
-it is free when the last of them is gone.
+parts, and when it closes, by whatever end this process comes to, the child leaves at once. What a
+child has to say goes through another pipe, as JSON lines: that it wants a part, that it scored
+rows, that a part has its name, that it is done, or why it failed. Children inherit the lock on the
+output's folder: it is free when the last of them is gone.
 """
 
 from __future__ import annotations
