@@ -17,8 +17,7 @@ PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
         TrainResult __version__ backtest compare diff evaluate explain load_spec parity save_run
-        score train
-        tune
+        score train tune
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """

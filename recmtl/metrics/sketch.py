@@ -181,17 +181,18 @@ class Distribution:
 def psi(reference: NDArray[Any], found: NDArray[Any]) -> float:
     """Population stability index of groups: the sum of (q - p) ln(q / p).
 
-    Shares below 1e-4 count as 1e-4, so that a group that was empty does not make it infinite.
+    A share counts as half a row at least, and as 1e-4: a group that happened to be empty does not
+    make it infinite.
 
     Args:
-        reference: weight of each group that is expected.
-        found: weight of each group that came.
+        reference: rows of each group that is expected.
+        found: rows of each group that came.
 
     Example:
         >>> round(psi(np.array([50, 50]), np.array([80, 20])), 4)  # 0.3 ln 1.6 - 0.3 ln 0.4
         0.4159
     """
-    p, q = (np.maximum(w / w.sum(), _LEAST_SHARE) for w in (reference, found))
+    p, q = (np.maximum(w, max(0.5, _LEAST_SHARE * w.sum())) / w.sum() for w in (reference, found))
     return float(((q - p) * np.log(q / p)).sum())
 
 

@@ -1,9 +1,9 @@
-"""A process that `recmtl score` starts, run by its path: ``python .../worker.py JOB FD``.
+"""A process that `recmtl score` starts, run by its path: ``python .../worker.py FD``.
 
-It prints nothing and ignores Ctrl-C: the process that started it decides when both stop. It asks
-for one part after another on the pipe of a number, as JSON lines, is answered on stdin, and leaves
-when that process does, whatever it is in the middle of: the imports too, which is why they stand
-inside.
+It prints nothing and ignores Ctrl-C: the process that started it decides when both stop. On stdin
+it is told what to do, as a line of JSON; it asks for one part after another on the pipe of a
+number, and is answered on stdin. It leaves when that process does, whatever it is in the middle of:
+the imports too, which is why they stand inside.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__: list[str] = []
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def main(job: str, report_fd: str) -> None:
+def main(report_fd: str) -> None:
     """Score parts until there are no more, and report on the pipe of a number."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    answers = queue.SimpleQueue[int]()
-    threading.Thread(target=_listen, args=(answers,), name="recmtl-lifeline", daemon=True).start()
+    told = queue.SimpleQueue[Any]()
+    threading.Thread(target=_listen, args=(told,), name="recmtl-lifeline", daemon=True).start()
     from recmtl._processes import as_record
 
     code = 0
     with os.fdopen(int(report_fd), "w", encoding="utf-8") as reports:
         try:
-            _score(json.loads(job), reports, answers)
+            _score(told.get(), reports, told)
             _say(reports, done=True)
         except BaseException as error:  # whatever it is, the process that waits for it says it
             code = 1
@@ -45,7 +45,7 @@ def main(job: str, report_fd: str) -> None:
     os._exit(code)
 
 
-def _score(job: dict[str, Any], reports: TextIO, answers: queue.SimpleQueue[int]) -> None:
+def _score(job: dict[str, Any], reports: TextIO, told: queue.SimpleQueue[Any]) -> None:
     from recmtl.data.stamp import stamp_of
     from recmtl.errors import CheckpointError, DataError
     from recmtl.scoring.drift import read_reference
@@ -70,8 +70,8 @@ def _score(job: dict[str, Any], reports: TextIO, answers: queue.SimpleQueue[int]
     def parts() -> Iterator[int]:
         while True:
             say(wants=True)
-            part = answers.get()
-            if part < 0:
+            part = told.get()
+            if part is None:
                 return
             yield part
 
@@ -97,10 +97,10 @@ def _say(reports: TextIO, **what: Any) -> None:
     reports.flush()
 
 
-def _listen(answers: queue.SimpleQueue[int]) -> None:
-    """Take numbers of parts in; end this process when the pipe to its parent closes."""
+def _listen(told: queue.SimpleQueue[Any]) -> None:
+    """Hear what the parent says; end this process when the pipe to it closes."""
     for line in sys.stdin:
-        answers.put(int(line))
+        told.put(json.loads(line))
     os._exit(1)
 
 

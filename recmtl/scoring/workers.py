@@ -1,10 +1,10 @@
 """Several processes for `recmtl score`: this one scores too, the others are its children.
 
-A child's stdin is a pipe that this process holds: through it come the numbers of its parts, and
-when it closes, by whatever end this process comes to, the child leaves at once. What a child has to
-say goes through another pipe, as JSON lines: that it wants a part, that it scored rows, that a part
-has its name, that it is done, or why it failed. Children inherit the lock on the output's folder:
-it is free when the last of them is gone.
+A child's stdin is a pipe that this process holds: through it come its job and the numbers of its
+parts, and when it closes, by whatever end this process comes to, the child leaves at once. What a
+child has to say goes through another pipe, as JSON lines: that it wants a part, that it scored
+rows, that a part has its name, that it is done, or why it failed. Children inherit the lock on the
+output's folder: it is free when the last of them is gone.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class _Child:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `end`
         receiving, sending = os.pipe()
         # By path: with `-m`, the package would be imported before a line of the file runs.
-        command = [sys.executable, "-P", str(_WORKER), json.dumps(job), f"{sending}"]
+        command = [sys.executable, "-P", str(_WORKER), f"{sending}"]
         threads = f"{job['threads']}"
         # Ctrl-C reaches the children too: blocked until they ignore it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -197,6 +197,7 @@ class _Child:
             target=self._listen, args=(receiving,), name=f"recmtl-worker-{number}", daemon=True
         )
         self._thread.start()
+        self._say(job)
 
     def _listen(self, receiving: int) -> None:
         try:
@@ -213,11 +214,7 @@ class _Child:
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "wants" in said:
-            part = self._shares.take(self._number)
-            assert self.process.stdin is not None
-            with suppress(OSError, ValueError):  # it is gone, or asked to leave
-                self.process.stdin.write(f"{-1 if part is None else part}\n".encode())
-                self.process.stdin.flush()
+            self._say(self._shares.take(self._number))
         elif "rows" in said:
             self._rows += said["rows"]
         elif "part" in said:
@@ -227,6 +224,12 @@ class _Child:
             self._failure = from_record(said["failure"], self.name)
         else:
             self._is_done = True
+
+    def _say(self, what: Any) -> None:
+        assert self.process.stdin is not None
+        with suppress(OSError, ValueError):  # it is gone, or was asked to leave
+            self.process.stdin.write(json.dumps(what).encode() + b"\n")
+            self.process.stdin.flush()
 
     @property
     def is_at_work(self) -> bool:

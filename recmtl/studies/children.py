@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import site
 import subprocess
 import sys
 import threading
@@ -17,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import recmtl
 from recmtl._files import exclusive
+from recmtl._processes import environment, how_it_ended
 from recmtl._progress import Progress, no_progress
 from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
 
@@ -213,7 +211,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=_environment(threads),
+            env=environment(OMP_NUM_THREADS=f"{threads}", PYTHONUNBUFFERED="1"),
             start_new_session=True,  # Ctrl-C comes through `ask_to_stop` alone
         )
         self._thread = threading.Thread(target=self._listen, name=f"recmtl-{job.name}", daemon=True)
@@ -270,10 +268,8 @@ class _Child:
         starts = [n for n, line in enumerate(lines) if _ERROR.match(line)]
         said = "\n".join(lines[starts[-1] :] if starts else lines[-_SHOWN_LINES:]).strip()
         if code < 0:
-            how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
-            if code == -signal.SIGKILL:
-                how += ", as the system does when memory runs out; a smaller `--jobs` needs less"
-            said = f"{how}."
+            fewer = "; a smaller `--jobs` needs less" if code == -signal.SIGKILL else ""
+            said = f"{how_it_ended(code)}{fewer}."
         return Failure(self.job.name, said or f"ended with exit code {code}.", max(code, 1))
 
     def ask_to_stop(self) -> None:
@@ -302,13 +298,3 @@ def _wait_until_free(run: Path) -> None:
                 return
         except SpecError:
             time.sleep(_POLL_S)
-
-
-def _environment(threads: int) -> Mapping[str, str]:
-    """That of this process, with a number of threads, and the place of this very package."""
-    own = {"OMP_NUM_THREADS": f"{threads}", "PYTHONUNBUFFERED": "1"}
-    home = str(Path(recmtl.__file__).resolve().parent.parent)
-    if home not in {str(Path(folder).resolve()) for folder in site.getsitepackages()}:
-        paths = [os.environ.get("PYTHONPATH"), home]
-        own["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    return {**os.environ, **own}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import torch.distributed as dist
 
+from recmtl import _processes
 from recmtl.errors import CheckpointError, RecMTLError
 
 __all__ = ["OtherRankError", "as_record", "from_record", "is_lost_peer"]
@@ -36,15 +34,11 @@ def as_record(error: BaseException) -> dict[str, Any]:
         >>> as_record(DataError("a.parquet: empty."))["class"]
         'DataError'
     """
-    record: dict[str, Any] = {"class": type(error).__name__, "message": str(error)}
+    record = _processes.as_record(error)
     record["lost_peer"] = is_lost_peer(error)
     record["code"] = getattr(error, "exit_code", 1)
     if isinstance(error, KeyboardInterrupt):
         record["code"] = 130
-    if isinstance(error, OSError):
-        name = None if error.filename is None else os.fspath(error.filename)
-        record["os"] = [error.errno, error.strerror, name if isinstance(name, str) else None]
-    record["traceback"] = "".join(traceback.format_exception(error))
     return record
 
 
@@ -56,17 +50,7 @@ def from_record(record: dict[str, Any], rank: int) -> Exception:
         >>> from_record(as_record(DataError("a.parquet: empty.")), rank=1)
         DataError('a.parquet: empty.')
     """
-    error: Exception
-    ours = {cls.__name__: cls for cls in _family(RecMTLError)}
-    if record["class"] in ours:
-        error = ours[record["class"]](record["message"])
-    elif "os" in record and record["os"][0] is not None:
-        number, reason, name = record["os"]
-        error = OSError(number, reason) if name is None else OSError(number, reason, name)
-    else:
-        error = RuntimeError(f"process {rank} failed: {record['class']}: {record['message']}")
-    error.add_note(f"In process {rank}:\n{record['traceback']}")
-    return error
+    return _processes.from_record(record, f"process {rank}")
 
 
 def is_lost_peer(error: BaseException) -> bool:
@@ -81,10 +65,3 @@ def is_lost_peer(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError | CheckpointError):
         return False
     return any(words in str(error) for words in _LOST)
-
-
-def _family(cls: type[RecMTLError]) -> Iterator[type[RecMTLError]]:
-    yield cls
-    for child in cls.__subclasses__():
-        if child is not OtherRankError:
-            yield from _family(child)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import site
 import socket
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import IO, Any
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public
 
-import recmtl
+from recmtl._processes import environment, how_it_ended
 from recmtl.errors import RecMTLError
 from recmtl.training.failures import from_record, is_lost_peer
 from recmtl.training.team import Team, abort
@@ -148,12 +147,7 @@ class _Child:
         """Why it failed."""
         if self.failure is not None:
             return from_record(self.failure, self.rank)
-        code = self.process.wait()
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
-            if code == -signal.SIGKILL:
-                how += ", as the system does when memory runs out"
+        how = how_it_ended(self.process.wait())
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()[-_STDERR_CHARS:]
         return RecMTLError(
@@ -211,8 +205,4 @@ def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
     }
     if not torch.cuda.is_available():
         own["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    home = str(Path(recmtl.__file__).resolve().parent.parent)
-    if home not in {str(Path(folder).resolve()) for folder in site.getsitepackages()}:
-        paths = [os.environ.get("PYTHONPATH"), home]
-        own["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    return {**os.environ, **own}
+    return environment(**own)

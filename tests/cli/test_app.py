@@ -344,10 +344,14 @@ def test_a_signal_ends_training_with_130_and_it_goes_on(
 
 
 @pytest.mark.slow
-def test_a_signal_ends_scoring_with_130(run: Path, funnel: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_ends_scoring_with_130(
+    workers: int, run: Path, funnel: Path, tmp_path: Path
+) -> None:
     rows = pl.read_parquet(funnel / "test.parquet")
     pl.concat([rows] * 500).write_parquet(tmp_path / "log.parquet")
     call = command("score", run, "--data", tmp_path / "log.parquet", "--out", tmp_path / "scores")
+    call += ["--workers", f"{workers}"]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not (tmp_path / "scores/part-00000.parquet").exists() and time.monotonic() < until:
@@ -357,6 +361,8 @@ def test_a_signal_ends_scoring_with_130(run: Path, funnel: Path, tmp_path: Path)
     if process.returncode:  # it may have been done already
         assert (process.returncode, out) == (130, ""), err
         assert "Traceback" not in err
-        assert not (tmp_path / "scores/manifest.json").exists()
+        left = {path.name for path in (tmp_path / "scores").iterdir()}
+        assert ".scoring.json" in left
+        assert all(name.startswith("part-") for name in left - {".scoring.json"})
     done = subprocess.run([*call, "--json"], capture_output=True, text=True, check=True)
     assert one_object(done.stdout)["rows"] == 500 * rows.height

@@ -100,14 +100,15 @@ def test_psi_is_its_formula() -> None:
     expected = sum((b - a) * math.log(b / a) for a, b in zip(p, q, strict=True))
     assert psi(np.array(p) * 70, np.array(q) * 9) == pytest.approx(expected, rel=1e-12)
     empty = psi(np.array([100.0, 0.0]), np.array([50.0, 50.0]))
-    assert empty == pytest.approx((0.5 - 1) * math.log(0.5) + (0.5 - 1e-4) * math.log(0.5 / 1e-4))
+    assert empty == pytest.approx((0.5 - 1) * math.log(0.5) + (0.5 - 0.005) * math.log(0.5 / 0.005))
+    many = psi(np.array([1e6, 0.0]), np.array([5e5, 5e5]))
+    assert many == pytest.approx((0.5 - 1) * math.log(0.5) + (0.5 - 1e-4) * math.log(0.5 / 1e-4))
 
 
 def test_psi_of_distributions_is_that_of_their_tenths() -> None:
     now = (RARE * 1.5).clip(0, 1)
     edges = np.quantile(RARE.astype(np.float64), np.arange(1, 10) / 10)
-    shares = [np.bincount(np.searchsorted(edges, x), minlength=10) / len(x) for x in (RARE, now)]
-    expected = psi(*shares)
+    expected = psi(*(np.bincount(np.searchsorted(edges, x), minlength=10) for x in (RARE, now)))
     assert expected > 0.05
     found = counted("probability", now).psi(counted("probability", RARE))
     assert found == pytest.approx(expected, rel=0.1)

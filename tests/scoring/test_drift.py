@@ -33,7 +33,7 @@ def psi_of(before: list[float], after: list[float]) -> float:
     """The formula, in a loop."""
     total = 0.0
     for a, b in zip(before, after, strict=True):
-        p, q = max(a / sum(before), 1e-4), max(b / sum(after), 1e-4)
+        p, q = max(a, 0.5) / sum(before), max(b, 0.5) / sum(after)
         total += (q - p) * np.log(q / p)
     return total
 

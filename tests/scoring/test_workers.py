@@ -16,11 +16,14 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 from recmtl._files import exclusive
 from recmtl.errors import DataError, RecMTLError, SpecError
+from recmtl.run import Run
 from recmtl.scoring import score, writer
+from recmtl.scoring.parts import Job, write_parts
 from recmtl.scoring.workers import Shares
 from tests.runs import score_differences
 
@@ -114,15 +117,29 @@ def test_parts_are_dealt_out_once_and_in_stretches() -> None:
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("workers", [2, 4])
 def test_order_and_keys_are_the_same_for_one_two_and_four_workers_pitfall_T46(
-    workers: int, run: Path, log: Path, scores: Path, tmp_path: Path
+    workers: int,
+    run: Path,
+    log: Path,
+    scores: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = tmp_path / "out"
+    out, jobs = tmp_path / "out", list[Job]()
+
+    def watched(scorer: Any, log: Any, job: Job, *args: Any, **kwargs: Any) -> None:
+        jobs.append(job)
+        write_parts(scorer, log, job, *args, **kwargs)
+
+    monkeypatch.setattr(writer, "write_parts", watched)
     progress = others_first(out, workers)
     result = score(run, log, out, keep=KEYS, workers=workers, progress=progress)
     assert (result.rows, result.parts) == (100 * PARTS - 17, PARTS)
     assert score_differences(out, scores) == {}
     require_keys(out, log)
     assert children() == []
+    (job,) = jobs
+    assert job.memory_bytes == Run(run).config.data.memory_bytes // workers
+    assert job.threads == max(torch.get_num_threads() // workers, 1)
 
 
 @pytest.mark.multiprocess
@@ -167,7 +184,9 @@ def test_a_killed_worker_ends_the_call_and_any_number_goes_on_pitfall_T46(
 
 CALL = """
 import sys
+from recmtl.run import Run
 from recmtl.scoring import score, writer
+from recmtl.scoring.parts import Job, write_parts
 writer.PART_ROWS = 100
 score({run!r}, {log!r}, {out!r}, keep={keep!r}, workers=2, progress={progress})
 """
