@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recmtl.api import evaluate, explain, score, train
+    from recmtl.api import evaluate, explain, export, load_export, score, train, verify
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
@@ -38,11 +38,14 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "export",
+    "load_export",
     "load_spec",
     "save_run",
     "score",
     "train",
     "tune",
+    "verify",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -59,11 +62,14 @@ _HOME_OF = {
     "compare": "recmtl.studies",
     "evaluate": "recmtl.api",
     "explain": "recmtl.api",
+    "export": "recmtl.api",
+    "load_export": "recmtl.api",
     "load_spec": "recmtl.config",
     "save_run": "recmtl.training",
     "score": "recmtl.api",
     "train": "recmtl.api",
     "tune": "recmtl.studies",
+    "verify": "recmtl.api",
 }
 
 

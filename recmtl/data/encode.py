@@ -23,6 +23,7 @@ from recmtl.data import store
 from recmtl.data.columns import needed_columns
 from recmtl.data.counts import EncodeCounts
 from recmtl.data.dense import normalise, read_dense
+from recmtl.data.drawn import draw_rows
 from recmtl.data.dtypes import family, inner, is_list, is_list_of_numbers
 from recmtl.data.fit import Fitted, fit, null_problem
 from recmtl.data.labels import Population, Rate, label_problems, read_labels, read_weight
@@ -132,6 +133,10 @@ class Encoders:
             return np.full(mapper.rows, num_items // max(mapper.rows - 1, 1))
         known = mapper.vocab.counts.to_numpy()
         return np.concatenate([[max(num_items - int(known.sum()), 0)], known])
+
+    def draw(self, num_rows: int, *, seed: int) -> pl.DataFrame:
+        """Rows without labels that a log could hold, drawn from what was fitted."""
+        return draw_rows(self._fitted, num_rows, seed=seed)
 
     def columns(self, *, labels: bool) -> list[str]:
         """Columns that `encode` needs."""

@@ -18,12 +18,12 @@ from recmtl._checks import suggest
 from recmtl.batch import Batch
 from recmtl.data import Encoders
 from recmtl.data.cutting import cut_rows, pad_to
+from recmtl.data.frames import beside, column_names, to_polars
 from recmtl.embeddings import PlainLookup, layout
 from recmtl.embeddings.plain import PRECISIONS, TablePrecision
 from recmtl.errors import DataError, SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
-from recmtl.scoring.frames import beside, column_names, to_polars
 from recmtl.scoring.net import MOST_ROWS, ScoringNet
 from recmtl.tasks import TaskSet
 

@@ -1,0 +1,36 @@
+"""`--format torch-export`: a graph of ATen operations and its weights in one `.pt2` file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recmtl.exporting.archive import require_no_pickle
+from recmtl.exporting.net import ServingNet
+from recmtl.exporting.tracing import traced
+
+__all__ = ["load", "write"]
+
+_FILE = "model.pt2"
+
+
+def write(net: ServingNet, folder: Path) -> None:
+    """Write the net."""
+    torch.export.save(traced(net), folder / _FILE)
+    require_no_pickle(folder / _FILE, kind="torch-export")
+
+
+def load(folder: Path) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Read what `write` wrote.
+
+    Raises:
+        CheckpointError: the file holds what torch might unpickle.
+    """
+    require_no_pickle(folder / _FILE, kind="torch-export")
+    module: Callable[[dict[str, Tensor]], dict[str, Tensor]] = torch.export.load(
+        folder / _FILE
+    ).module()
+    return module
