@@ -60,8 +60,9 @@ class _Draw:
 
     def _lengths_of(self, feature: SparseFeature | SequenceFeature) -> NDArray[np.int64]:
         """Lists that belong together are of one length in each row."""
-        is_sequence = isinstance(feature, SequenceFeature)
-        key = f"behaviour {feature.behaviour}" if is_sequence else feature.weights or feature.name
+        key = f"of {feature.name}"
+        if isinstance(feature, SequenceFeature):
+            key = f"of behaviour {feature.behaviour}"
         if key not in self._lengths:
             self._lengths[key] = self.random.integers(0, _MOST_ITEMS + 1, self.num_rows)
         return self._lengths[key]

@@ -22,7 +22,6 @@ _NAMES = {
     ),
     "aoti": re.compile(rf"{_COMMON}|data/aotinductor/model/[^/]+"),
 }
-_COMPILED = re.compile(r".*\.(so|cpp|json|o|h|blob)|weights_config\.json|.*_weights")
 
 
 def require_no_pickle(path: Path, *, kind: str) -> None:

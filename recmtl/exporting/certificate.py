@@ -51,7 +51,7 @@ def read_certificate(folder: Path) -> dict[str, Any]:
             " the run again, or install the recmtl that wrote it."
         )
     recorded = certificate.get("files")
-    if not isinstance(recorded, dict) or not all(map(_is_inside, recorded)):
+    if not isinstance(recorded, dict) or not all(_is_listed(*item) for item in recorded.items()):
         raise CheckpointError(f"{path}: lists no files beside it; it was not written by recmtl.")
     found = _files(folder)
     problems = [f"{folder / name}: is missing." for name in recorded if name not in found]
@@ -64,7 +64,7 @@ def read_certificate(folder: Path) -> dict[str, Any]:
         f"{folder / name}: its sha256 is not the recorded one; it was changed or damaged."
         for name, about in recorded.items()
         if name in found
-        and ((folder / name).is_symlink() or sha256_of(folder / name) != about.get("sha256"))
+        and ((folder / name).is_symlink() or sha256_of(folder / name) != about["sha256"])
     ]
     if problems:
         raise CheckpointError.all_of([*problems, f"{folder}: export the run again."])
@@ -109,5 +109,6 @@ def _files(folder: Path) -> list[str]:
     ]
 
 
-def _is_inside(name: object) -> bool:
-    return isinstance(name, str) and all(map(is_name, name.split("/")))
+def _is_listed(name: str, about: object) -> bool:
+    """Whether an entry says which file below the folder it is of, and its sha256."""
+    return all(map(is_name, name.split("/"))) and isinstance(about, dict) and "sha256" in about

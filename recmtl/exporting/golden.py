@@ -47,8 +47,9 @@ def write_golden(
     """Write all three."""
     (folder / _FOLDER).mkdir()
     rows.write_parquet(folder / _FOLDER / "rows.parquet")
-    write_tensors(folder / _FOLDER / "inputs.safetensors", inputs)
-    write_tensors(folder / _FOLDER / "outputs.safetensors", outputs)
+    for name, tensors in (("inputs", inputs), ("outputs", outputs)):
+        own = {key: tensor.clone() for key, tensor in tensors.items()}  # not rows of one another's
+        write_tensors(folder / _FOLDER / f"{name}.safetensors", own)
 
 
 def read_golden(folder: Path) -> tuple[pl.DataFrame, dict[str, Tensor], dict[str, Tensor]]:

@@ -41,9 +41,16 @@ class ModelInput(NamedTuple):
         is_whole = self.kind in ("id", "ids", "lengths")
         return torch.int64 if is_whole else torch.float32
 
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> ModelInput:
+        """The input that `described` describes."""
+        name, feature, kind, shape = (described[key] for key in cls._fields[:4])
+        return cls(name, feature, kind, tuple(shape), described.get("num_ids"))
+
     def described(self) -> dict[str, Any]:
         """As `schema.json` says it."""
-        found = self._asdict() | {"dtype": str(self.dtype).removeprefix("torch.")}
+        dtype = str(self.dtype).removeprefix("torch.")
+        found = self._asdict() | {"shape": list(self.shape), "dtype": dtype}
         if self.num_ids is None:
             del found["num_ids"]
         return found

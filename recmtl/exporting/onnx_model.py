@@ -62,9 +62,10 @@ def load(folder: Path) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         str(folder / _FILE), options, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
+    read = [each.name for each in session.get_inputs()]
 
     def model(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        arrays = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        arrays = session.run(names, {name: inputs[name].numpy() for name in read})
         return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
 
     return model

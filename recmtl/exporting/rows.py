@@ -19,6 +19,8 @@ TABLES: tuple[TablePrecision, ...] = ("fp32", "fp16", "int8", "int4")
 """How rows are kept: as they are, as halves, or in 8 or 4 bits with a scale and an offset a row."""
 _BLOCK_ROWS = 1 << 16
 _STEPS = {"int8": 255, "int4": 15}
+_LEAST_SCALE = 1e-30
+"""The inverse of a smaller one might not be a number."""
 
 
 class TableRows(nn.Module):
@@ -29,10 +31,9 @@ class TableRows(nn.Module):
         tensors: what `pack` made of the table.
 
     Example:
-        >>> weight_VE = torch.tensor([[0.0, 0.0], [1.0, 3.0]])
-        >>> TableRows("int8", pack(weight_VE, "int8"))(torch.tensor([1, 0]))
-        tensor([[1., 3.],
-                [0., 0.]])
+        >>> weight_VE = torch.tensor([[0.0, 0.0], [1.0, 256.0]])
+        >>> TableRows("int8", pack(weight_VE, "int8"))(torch.tensor([1, 0])).tolist()
+        [[1.0, 256.0], [0.0, 0.0]]
     """
 
     def __init__(self, precision: TablePrecision, tensors: Mapping[str, Tensor]) -> None:
@@ -74,7 +75,8 @@ def pack(weight_VE: Tensor, precision: TablePrecision) -> dict[str, Tensor]:
 def _quantised(weight_VE: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     offset_V1 = weight_VE.amin(1, keepdim=True)
     scale_V1 = (weight_VE.amax(1, keepdim=True) - offset_V1) / steps
-    per_step_V1 = torch.where(scale_V1 > 0, 1 / scale_V1, 0.0)  # a row of one number has no range
+    has_range_V1 = scale_V1 > _LEAST_SCALE  # a row of one number has none
+    per_step_V1 = torch.where(has_range_V1, 1 / scale_V1, 0.0)
     codes_VE = ((weight_VE - offset_V1) * per_step_V1).round().clamp(0, steps).to(torch.uint8)
     if steps == 15:
         low, high = codes_VE.chunk(2, dim=1)

@@ -13,16 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recmtl._checks import suggest
 from recmtl.checkpoint.manifest import read_json
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders
-from recmtl.data.frames import beside, column_names, to_polars
-from recmtl.embeddings import layout
-from recmtl.errors import CheckpointError, DataError, RecMTLError, SpecError
+from recmtl.data.frames import beside, column_names, require_columns, to_polars
+from recmtl.errors import CheckpointError, RecMTLError
 from recmtl.exporting.certificate import read_certificate, require_machine
 from recmtl.exporting.formats import Model, load_model
-from recmtl.exporting.inputs import ModelInput, inputs_of, require_inputs, tensors_of
+from recmtl.exporting.inputs import ModelInput, require_inputs, tensors_of
 
 __all__ = ["ExportedScorer"]
 
@@ -82,9 +80,7 @@ class ExportedScorer:
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
         """What the model takes."""
-        encoders = self.encoders
-        about = layout(self.config, encoders.tables, encoders.single, encoders.bags)
-        return inputs_of(self.config, about)
+        return tuple(ModelInput.of(each) for each in self.schema["inputs"])
 
     def columns(self) -> dict[str, str]:
         """Output column of each task."""
@@ -127,8 +123,10 @@ class ExportedScorer:
         """
         if isinstance(rows, pl.LazyFrame):
             rows = rows.collect()
-        self._require_kept(column_names(rows))
-        return beside(rows, self.keep, self._scores(to_polars(rows, self.schema["columns"])))
+        columns = self.schema["columns"]
+        scores = self.columns().values()
+        require_columns(column_names(rows), features=columns, keep=self.keep, scores=scores)
+        return beside(rows, self.keep, self._scores(to_polars(rows, columns)))
 
     def _scores(self, frame: pl.DataFrame) -> dict[str, NDArray[np.float32]]:
         parts = [
@@ -141,20 +139,6 @@ class ExportedScorer:
             tensors = [part[output["name"]] for part in parts]
             found[output["column"]] = torch.cat([nothing, *tensors]).numpy()
         return found
-
-    def _require_kept(self, names: Sequence[str]) -> None:
-        clash = [column for column in self.keep if column in self.columns().values()]
-        if clash:
-            raise SpecError(
-                f"`keep`: a score column is called `{clash[0]}` too. Leave it out of `keep`."
-            )
-        problems = [
-            f"column `{column}` (to be kept) is missing.{suggest(column, names)}"
-            for column in self.keep
-            if column not in names
-        ]
-        if problems:
-            raise DataError.all_of(problems)
 
     def _load(self) -> Model:
         about = self.certificate["export"]

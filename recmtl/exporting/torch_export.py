@@ -1,4 +1,8 @@
-"""`--format torch-export`: a graph of ATen operations and its weights in one `.pt2` file."""
+"""`--format torch-export`: a graph of ATen operations and its weights in one `.pt2` file.
+
+The archive holds the graph as JSON and each weight as plain bytes; where torch keeps a pickle of
+examples of the inputs, it is empty.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,9 @@ _FILE = "model.pt2"
 
 def write(net: ServingNet, folder: Path) -> None:
     """Write the net."""
-    torch.export.save(traced(net), folder / _FILE)
+    program = traced(net)
+    program.example_inputs = None  # torch would write them as a pickle
+    torch.export.save(program, folder / _FILE)
     require_no_pickle(folder / _FILE, kind="torch-export")
 
 

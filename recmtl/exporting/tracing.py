@@ -18,10 +18,7 @@ _ROWS, _VALUES = 5, 3
 
 
 def traced(net: ServingNet) -> ExportedProgram:
-    """The net as a program of plain operations, for any number of rows and values from 1 on.
-
-    It keeps no example of its inputs: torch would write that as a pickle.
-    """
+    """The net as a program of plain operations, for any number of rows and values from 1 on."""
     sizes: dict[str, Dim] = {}
     shapes: dict[str, dict[int, Dim]] = {}
     for each in net.inputs:
@@ -31,11 +28,9 @@ def traced(net: ServingNet) -> ExportedProgram:
             if isinstance(size, str)
         }
     with torch.no_grad():
-        program = torch.export.export(
+        return torch.export.export(
             net, (_example(net.inputs),), dynamic_shapes=(shapes,), strict=False
         )
-    program.example_inputs = None
-    return program
 
 
 def _dim(size: str, number: int) -> Dim:

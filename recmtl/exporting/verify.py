@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from recmtl.embeddings import layout
 from recmtl.errors import CheckpointError
 from recmtl.exporting.agreement import differences
 from recmtl.exporting.golden import read_golden
+from recmtl.exporting.inputs import inputs_of
 from recmtl.exporting.scorer import ExportedScorer
 from recmtl.run import versions
 
@@ -32,8 +34,9 @@ def verify_export(folder: str | Path) -> dict[str, Any]:
     certificate = scorer.certificate
     rows, inputs, expected = read_golden(scorer.path)
     problems = []
-    described = [each.described() for each in scorer.inputs]
-    if [{**each, "shape": list(each["shape"])} for each in described] != scorer.schema["inputs"]:
+    encoders = scorer.encoders
+    about = layout(scorer.config, encoders.tables, encoders.single, encoders.bags)
+    if [each.described() for each in inputs_of(scorer.config, about)] != scorer.schema["inputs"]:
         problems.append(f"{scorer.path / 'schema.json'}: is not that of the encoders.")
     encoded = scorer.encode(rows)
     problems += [
@@ -54,6 +57,6 @@ def verify_export(folder: str | Path) -> dict[str, Any]:
         **certificate["export"],
         "files": len(certificate["files"]) + 1,
         "rows": rows.height,
-        "max_abs_difference": found,
+        "max_abs_difference": {task: found[task] for task in scorer.columns()},
         "versions": {"exported": certificate["versions"], "here": versions()},
     }

@@ -21,7 +21,7 @@ FEATURES: list[dict[str, Any]] = [
     {"name": "price", "type": "dense", "transform": "log1p", "fill": None},
     {"name": "gain", "type": "dense", "transform": "signed_log1p", "normalize": "minmax"},
     {"name": "tags", "type": "sparse", "vocab": {}, "dim": 4, "weights": "w"},
-    {"name": "more", "type": "sparse", "table": "tags", "weights": "w"},
+    {"name": "more", "type": "sparse", "table": "tags"},
     {"name": "seen", "type": "sequence", "table": "item", "max_len": 3},
     {"name": "gaps", "type": "sequence", "buckets": (1.0, 9.0), "dim": 4, "max_len": 3},
     {"name": "image", "type": "vector", "dim": 3, "normalize": "standard"},

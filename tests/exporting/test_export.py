@@ -23,6 +23,7 @@ from recmtl.checkpoint.sealed import read_sealed, sealed
 from recmtl.errors import CheckpointError, DataError, SpecError
 from recmtl.exporting.formats import FORMATS, ExportFormat
 from recmtl.scoring import BatchScorer
+from tests.runs import copied, settle
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +113,12 @@ def test_tensors_are_read_without_us(exported: Path, run: Path) -> None:
 
 def test_without_its_log_rows_are_drawn(run: Path, funnel: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(funnel, tmp_path / "funnel"))
-    from tests.runs import change_state, copied, settle
-
     alone = copied(run, tmp_path)
     versions = read_sealed(alone / "versions.json")
     for start in versions["starts"]:
         start["data"] = str(moved / "gone")
     (alone / "versions.json").write_text(sealed(versions), encoding="utf-8")
     settle(alone)
-    change_state(alone)
     result = api.export(alone, tmp_path / "out", format="safetensors", tables="int8")
     assert result.cost["validation"] is None
     found = json.loads((tmp_path / "out" / "certificate.json").read_text())
@@ -143,7 +141,7 @@ def test_what_smaller_tables_cost_is_measured(
     clicks = rows["click"].to_numpy()
     for task, both in found["tasks"].items():
         for metric in ("auc", "logloss"):
-            assert both[metric]["before"] == pytest.approx(metrics[task][metric], abs=1e-5)
+            assert both[metric]["before"] == pytest.approx(metrics[task][metric], abs=1e-4)
     p = scores["probs_ctr"].to_numpy().astype(np.float64)
     logloss = -np.where(clicks == 1, np.log(p), np.log1p(-p)).mean()
     assert found["tasks"]["ctr"]["logloss"]["after"] == pytest.approx(logloss, abs=1e-5)
@@ -229,7 +227,7 @@ def test_frames_of_all_kinds_are_answered_in_kind(exported: Path, funnel: Path) 
 
 def test_missing_columns_are_named(exported: Path, funnel: Path) -> None:
     rows = pl.read_parquet(funnel / "test.parquet").head(9)
-    with pytest.raises(DataError, match="`user_id` is missing"):
+    with pytest.raises(DataError, match=r"`user_id` \(feature\) is missing"):
         api.load_export(exported)(rows.drop("user_id"))
     with pytest.raises(DataError, match="`no` \\(to be kept\\) is missing"):
         api.load_export(exported, keep=["no"])(rows)
