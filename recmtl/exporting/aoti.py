@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def write(net: ServingNet, folder: Path) -> None:
     """Compile the net for this machine's CPU, and write it."""
     from torch._inductor import aoti_compile_and_package
 
-    aoti_compile_and_package(traced(net), package_path=str(folder / _FILE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
+        aoti_compile_and_package(traced(net), package_path=str(folder / _FILE))
     require_no_pickle(folder / _FILE, kind="aoti")
 
 

@@ -32,8 +32,8 @@ class ModelInput(NamedTuple):
     kind: Literal["id", "ids", "lengths", "weights", "number", "vector"]
     shape: tuple[int | str, ...]
     """Sizes; those with a name differ from call to call and are at least 1."""
-    num_ids: int | None = None
-    """Ids are from 0 (out-of-vocabulary) to below it; lengths are below it."""
+    below: int | None = None
+    """Ids, from 0 (out-of-vocabulary) on, and lengths are below it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -45,14 +45,14 @@ class ModelInput(NamedTuple):
     def of(cls, described: Mapping[str, Any]) -> ModelInput:
         """The input that `described` describes."""
         name, feature, kind, shape = (described[key] for key in cls._fields[:4])
-        return cls(name, feature, kind, tuple(shape), described.get("num_ids"))
+        return cls(name, feature, kind, tuple(shape), described.get("below"))
 
     def described(self) -> dict[str, Any]:
         """As `schema.json` says it."""
         dtype = str(self.dtype).removeprefix("torch.")
         found = self._asdict() | {"shape": list(self.shape), "dtype": dtype}
-        if self.num_ids is None:
-            del found["num_ids"]
+        if self.below is None:
+            del found["below"]
         return found
 
 
@@ -68,7 +68,7 @@ def inputs_of(spec: Spec, layout: Layout) -> tuple[ModelInput, ...]:
     """
     bags = {bag.name: bag for bag in layout.bags}
     max_len = {sequence.name: sequence.max_len for sequence in layout.sequences}
-    num_ids = {name: table.num_embeddings for table in layout.tables for name in table.features}
+    rows_of = {name: table.num_embeddings for table in layout.tables for name in table.features}
     found: list[ModelInput] = []
     for feature in spec.features:
         name = feature.name
@@ -77,11 +77,11 @@ def inputs_of(spec: Spec, layout: Layout) -> tuple[ModelInput, ...]:
         elif isinstance(feature, VectorFeature):
             found.append(ModelInput(name, name, "vector", (ROWS, feature.dim)))
         elif isinstance(feature, SparseFeature) and name not in bags:
-            found.append(ModelInput(name, name, "id", (ROWS,), num_ids[name]))
+            found.append(ModelInput(name, name, "id", (ROWS,), rows_of[name]))
         else:
             shape = (ROWS, max_len.get(name, f"values of {name}"))
             most = max_len[name] + 1 if name in max_len else None
-            found.append(ModelInput(name, name, "ids", shape, num_ids[name]))
+            found.append(ModelInput(name, name, "ids", shape, rows_of[name]))
             found.append(ModelInput(f"{name}.lengths", name, "lengths", (ROWS,), most))
             if name in bags and bags[name].weighted:
                 found.append(ModelInput(f"{name}.weights", name, "weights", shape))
@@ -172,8 +172,8 @@ def _problem(each: ModelInput, found: Mapping[str, Tensor], sizes: dict[str, int
     least, most = int(tensor.min()), int(tensor.max())
     if least < 0:
         return f"holds {least}, expected 0 or more."
-    if each.num_ids is not None and most >= each.num_ids:
-        return f"holds {most}, expected 0 to {each.num_ids - 1}."
+    if each.below is not None and most >= each.below:
+        return f"holds {most}, expected 0 to {each.below - 1}."
     if each.kind == "lengths" and most > (places := found[each.feature].shape[1]):
         return f"is {most} where there are {places} places."
     return None

@@ -102,7 +102,7 @@ def test_tensors_are_read_without_us(exported: Path, run: Path) -> None:
     """The whole of a first look-up by hand: safetensors and JSON."""
     schema = json.loads((exported / "schema.json").read_text())
     tensors = load_file(exported / "model.safetensors")
-    sizes = {each["name"]: each["num_ids"] for each in schema["inputs"] if each["kind"] == "id"}
+    sizes = {each["name"]: each["below"] for each in schema["inputs"] if each["kind"] == "id"}
     assert tensors["tables/user_id/weight"].shape[0] == sizes["user_id"]
     inputs = load_file(exported / "golden" / "inputs.safetensors")
     found = tensors["tables/user_id/weight"][inputs["user_id"]]
