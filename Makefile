@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.recmtl-installed
 
 
-.PHONY: help setup demo test test-fast check-exports soak bench bench-full lint format types check fuzz docs wheel clean
+.PHONY: help setup demo test test-fast check-exports check-engines soak bench bench-full lint format types check fuzz docs wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -60,6 +60,10 @@ test-fast: $(STAMP) ## the unmarked tests
 
 check-exports: $(STAMP) ## every kind of tower in every format of an export (many minutes)
 	$(BIN)/python -m pytest -q -m exports $(PYTEST_ARGS)
+
+check-engines: $(STAMP) ## batch scoring jobs on Ray and Spark themselves, which it installs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engines]'
+	$(BIN)/python -m pytest -q -m engines tests/end_to_end/test_engines.py
 
 soak: $(STAMP) ## thirty minutes of training, evaluation and scoring, killed at random moments
 	$(BIN)/python tests/soak.py $(SOAK_ARGS)

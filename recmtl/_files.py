@@ -201,8 +201,10 @@ def require_writable(path: Path) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[int]:
     """Be the only process that writes into a folder; one that is killed holds nothing.
+
+    Gives the descriptor that the lock is tied to: processes that inherit it hold the folder too.
 
     Raises:
         SpecError: another process does.
@@ -219,7 +221,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError:
         pass  # a file system without locks
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -55,6 +55,8 @@ def train(
     """
     import torch
 
+    from recmtl.analysis import calibrate
+    from recmtl.analysis.reference import keep_reference
     from recmtl.embeddings.optim import require_optimizer
     from recmtl.report import summarise
     from recmtl.run import Run
@@ -91,7 +93,9 @@ def train(
                     notify=notify,
                 )
             if splits.valid is not None:
+                calibrate(run, splits.valid, progress=progress, notify=notify)
                 summarise(run, splits.valid, progress=progress)
+            keep_reference(run, splits)
             summary = {"best": result.best, "rows_per_s": result.rows_per_s}
             run.finish({**summary, "epochs": result.epochs})
     return result
@@ -114,6 +118,10 @@ def _prepared(
     run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)
     if run is not None:
         return run, splits
+    train = splits.train
+    if notify is not None and train.left_out:
+        total = train.num_rows + train.left_out
+        notify(f"`data.sample` keeps {train.num_rows:,} of {total:,} training rows.")
     for finding in require_healthy(config, splits):
         if notify is not None and finding.severity == "warning":
             notify(str(finding))
@@ -137,12 +145,13 @@ def evaluate(
     *,
     by: str | None = None,
     sampled: bool = False,
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of a run on labelled rows; see `recmtl.scoring.evaluate`."""
     from recmtl.scoring import evaluate as evaluate_run
 
-    return evaluate_run(run, data, by=by, sampled=sampled, progress=progress)
+    return evaluate_run(run, data, by=by, sampled=sampled, calibrated=calibrated, progress=progress)
 
 
 def explain(
@@ -169,12 +178,25 @@ def score(
     *,
     keep: Sequence[str] = (),
     tables: Literal["fp32", "fp16", "int8"] = "fp32",
+    calibrated: bool = True,
+    workers: int = 1,
+    drift_threshold: float = 0.2,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as Parquet parts; see `recmtl.scoring.score`."""
     from recmtl.scoring import score as score_run
 
-    return score_run(run, data, out, keep=keep, tables=tables, progress=progress)
+    return score_run(
+        run,
+        data,
+        out,
+        keep=keep,
+        tables=tables,
+        calibrated=calibrated,
+        workers=workers,
+        drift_threshold=drift_threshold,
+        progress=progress,
+    )
 
 
 def export(

@@ -317,12 +317,15 @@ def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _sampled_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    keep = _section(_section(_section(data, "data"), "sampled"), "keep")
+    rows = _section(data, "data")
+    thinned = [key for key in ("sampled", "sample") if _section(_section(rows, key), "keep")]
+    shares = [_section(_section(rows, key), "keep") for key in thinned]
     tasks = [task for _, task in entries(data, "tasks")]
     labels = {column for task in tasks for column in (text(task, "label"), text(task, "given"))}
-    is_sound = all(isinstance(share, int | float) and 0 < share <= 1 for share in keep.values())
-    if not is_sound or not {"else"} < keep.keys() <= {"else", *labels}:
-        return  # said elsewhere
+    for keep in shares:
+        is_sound = all(isinstance(share, int | float) and 0 < share <= 1 for share in keep.values())
+        if not is_sound or not {"else"} < keep.keys() <= {"else", *labels}:
+            return  # said elsewhere
     try:
         defs = [
             TaskDef(
@@ -334,10 +337,10 @@ def _sampled_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             )
             for task in tasks
         ]
-        corrections(defs, [Thinning.of(keep)])
+        corrections(defs, list(map(Thinning.of, shares)))
     except SpecError as error:
         for line in str(error).splitlines():
-            yield Problem(("data", "sampled"), line)
+            yield Problem(("data", thinned[-1]), line)
     except (KeyError, TypeError):
         return  # a task is wrong in another way
 

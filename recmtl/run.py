@@ -7,7 +7,9 @@
 - `versions.json`: what it was trained with, for each time that training began or went on.
 - `metrics.jsonl`: losses and metrics, a line each.
 - `plan.txt`: how the tables were placed.
+- `calibration.json`: calibrators of tasks, where the spec asks for them.
 - `validation.json`, `report.html`: written when training ends, and by `recmtl report`.
+- `reference.json`: what rows and scores looked like when training ended; drift is measured by it.
 """
 
 from __future__ import annotations
@@ -41,12 +43,17 @@ from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_s
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["REPORT", "Run", "versions"]
+__all__ = ["REFERENCE", "REPORT", "Run", "versions"]
 
 REPORT = "report.html"
+REFERENCE = "reference.json"
 _FORMAT = 2
+CALIBRATION = "calibration.json"
 _STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
-_LATE = ("plan.txt", "metrics.jsonl", "validation.json", _VERSIONS, "checkpoints/index.json")
+_LATE = (
+    *("plan.txt", "metrics.jsonl", CALIBRATION, "validation.json", REFERENCE, _VERSIONS),
+    "checkpoints/index.json",
+)
 """Files that are settled when training ends."""
 _LOGS = ("logs", "tensorboard")
 """Folders that may be removed, but not changed."""
@@ -259,6 +266,20 @@ class Run:
     def data_fingerprint(self) -> str:
         """Names the training and validation rows (see `Splits.fingerprint`); empty if unknown."""
         return str(self._state["data"])
+
+    def write_calibration(self, found: dict[str, Any]) -> None:
+        """Keep what `recmtl.analysis.calibrate` found."""
+        write_text(self.path / CALIBRATION, sealed(found))
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What `recmtl.analysis.calibrate` found; empty where nothing was calibrated.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        file = self.path / CALIBRATION
+        return read_sealed(file) if file.is_file() else {}
 
     @cached_property
     def config(self) -> RunConfig:

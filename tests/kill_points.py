@@ -99,7 +99,7 @@ SCORE = [
     Case("before the folder is claimed", [at("os:replace", r"\.scoring\.json$")], suite=True),
     Case("after the folder is claimed", [at("os:replace", r"\.scoring\.json$", 1, "after")]),
     Case("in the middle of the second part", [
-        at("recmtl.scoring.scorer:BatchScorer.logits", nth=2)
+        at("recmtl.scoring.scorer:BatchScorer.scores", nth=2)
     ]),
     Case("before the second part is renamed", [at("os:replace", r"part-00001")], suite=True),
     Case("between two parts", [at("os:replace", r"part-00001", 1, "after")], suite=True),

@@ -59,7 +59,8 @@ def run_differences(run: Path, other: Path) -> dict[str, str]:
     for key in ("best", "epochs"):
         if ours["summary"][key] != theirs["summary"][key]:
             found[f"run.json {key}"] = f"{ours['summary'][key]} and {theirs['summary'][key]}"
-    for name in ("metrics.jsonl", "validation.json", "config.yaml", "encoders/files.json"):
+    same = ("metrics.jsonl", "validation.json", "reference.json", "config.yaml")
+    for name in (*same, "encoders/files.json"):
         if (run / name).read_bytes() != (other / name).read_bytes():
             found[name] = "other bytes"
     indexes = [read_index(folder / "checkpoints") for folder in (run, other)]

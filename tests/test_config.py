@@ -161,7 +161,7 @@ def test_fingerprint_leaves_out_where_tables_are_placed() -> None:
 
 def test_fingerprint_is_the_sha256_of_sorted_json() -> None:
     expected = hashlib.sha256(
-        b'{"accept_leaks":[],"group_by":null,"keep":[],"memory":"1GiB","sampled":null,'
+        b'{"accept_leaks":[],"group_by":null,"keep":[],"memory":"1GiB","sample":null,"sampled":null,'
         b'"segments":["os"],"train":"logs/","valid":{"by":"ts","last":0.1},"weight":null}'
     )
     data = DataSpec(train="logs/", valid=SplitByTime(last=0.1, by="ts"), segments=("os",))
@@ -282,7 +282,7 @@ def test_snippets_on_the_page_load() -> None:
             parse_yaml(RunConfig, changed.replace("tasks:\n", f"{extra}tasks:\n"))
         elif snippet.startswith("valid:"):
             parse_yaml(RunConfig, re.sub(r"valid: .*", snippet.strip(), FUNNEL))
-        elif snippet.startswith("sampled:"):
+        elif snippet.startswith(("sampled:", "sample:")):
             parse_yaml(RunConfig, FUNNEL.replace("  valid:", f"  {snippet.strip()}\n  valid:", 1))
         elif not snippet.startswith("train.lr: {low"):  # a search file, which has its own test
             assert snippet.startswith("# yaml-language-server")

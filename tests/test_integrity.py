@@ -68,7 +68,7 @@ def test_every_byte_of_a_finished_run_counts(copy: Path, funnel: Path, tmp_path:
     rows = pl.read_parquet(funnel / "test.parquet").head(50)
     names = [str(file.relative_to(copy)) for file in files(copy)]
     assert {"run.json", "versions.json", "plan.txt", "metrics.jsonl", "validation.json"} <= {*names}
-    assert {"config.yaml", "report.html", "checkpoints/index.json"} <= {*names}
+    assert {"config.yaml", "report.html", "reference.json", "checkpoints/index.json"} <= {*names}
     assert any(name.startswith("logs/") for name in names)
     missed = []
     for file in files(copy):
@@ -111,7 +111,7 @@ def test_eval_score_and_train_refuse_what_they_read(
 def test_every_byte_that_an_interrupted_run_goes_on_from_counts(copy: Path, funnel: Path) -> None:
     config, index = Run(copy).config, read_index(copy / "checkpoints")
     interrupt(copy)
-    read_anew = {"plan.txt", "validation.json"}  # written again
+    read_anew = {"plan.txt", "validation.json", "reference.json"}  # written again
     unread = {str(file.relative_to(copy)) for file in files(copy)}
     unread = {n for n in unread if n.startswith(("logs/", f"checkpoints/{index.best}/"))}
     unread.discard(f"checkpoints/{index.best}/files.json")

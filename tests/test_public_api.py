@@ -31,7 +31,7 @@ PUBLIC = {
         binary_nll joint_likelihood log1mexp multiclass_nll product_log_odds product_log_prob
         product_nll squared_error
     """,
-    "recmtl.tasks": "LossTerms TaskDef TaskSet Thinning",
+    "recmtl.tasks": "Calibrator LossTerms TaskDef TaskSet Thinning",
     "recmtl.metrics": """
         ClassSums ClassTable GroupedAUC Histogram Reliability accuracy auc class_table ece gauc
         group_codes logloss mae multiclass_logloss multiclass_ne ne pcoc reliability_bins rmse
@@ -40,8 +40,8 @@ PUBLIC = {
     "recmtl.testing": "assert_tower_ok",
     "recmtl.batch": "Batch Ragged",
     "recmtl.spec": """
-        DataSpec DenseFeature Feature Problem SequenceFeature SparseFeature Spec SplitByKey
-        SplitByTime StrictModel Task Thinned VectorFeature Vocab load_yaml parse_yaml
+        DataSpec DenseFeature Feature Problem Sample SequenceFeature SparseFeature Spec
+        SplitByKey SplitByTime StrictModel Task Thinned VectorFeature Vocab load_yaml parse_yaml
     """,
     "recmtl.config": """
         ObjectiveConfig RunConfig SequenceConfig TrainConfig differences dump_yaml fingerprint
@@ -61,7 +61,7 @@ PUBLIC = {
         ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit require_loggers save_run
     """,
     "recmtl.simulate": "SimulationSummary simulate",
-    "recmtl.analysis": "Analysis analyse explain",
+    "recmtl.analysis": "Analysis analyse calibrate explain",
     "recmtl.report": "Report make_report summarise write_report",
     "recmtl.doctor": (
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"

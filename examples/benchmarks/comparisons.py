@@ -67,7 +67,8 @@ def main() -> None:
             f"`python examples/benchmarks/comparisons.py CENSUS KUAIRAND --seeds {args.seeds}`, "
             f"{provenance(args.work)}.",
             "",
-            data.words,
+            f"{data.words} Rows/s are of two trainings at a time, beside whatever else the machine"
+            " did: [networks](networks.md) measures towers alone.",
         ]
         text = "\n".join([*top, *page[1:]]) + "\n"
         text = text.replace(f"{ROOT}/", "").replace(f"{args.work}/", "WORK/")

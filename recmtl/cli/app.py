@@ -117,6 +117,17 @@ def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def calibrated_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--uncalibrated`: what the network says, without the calibrators of the run."""
+    return click.option(
+        "--uncalibrated",
+        "calibrated",
+        flag_value=False,
+        default=True,
+        help="Leave the run's calibrators out.",
+    )(command)
+
+
 def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--debug`: show the traceback of an error."""
     return click.option(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.app import calibrated_option, debug_option, emit, json_option
 
 __all__ = ["command"]
 
@@ -36,13 +36,18 @@ _SHOWN = (
     help="The rows were thinned as the spec's `data.sampled` says (default: they are all there "
     "are).",
 )
+@calibrated_option
 @json_option
 @debug_option
-def command(run: Path, data: Path, by: str | None, sampled: bool, as_json: bool) -> None:
+def command(
+    run: Path, data: Path, by: str | None, sampled: bool, calibrated: bool, as_json: bool
+) -> None:
     """Metrics of each task, always with the rows that they are computed on."""
     from recmtl import api
 
-    result = api.evaluate(run, data, by=by, sampled=sampled, progress=terminal_progress())
+    result = api.evaluate(
+        run, data, by=by, sampled=sampled, calibrated=calibrated, progress=terminal_progress()
+    )
     for task, rows in result["contradictions"].items():
         if rows:
             click.echo(

@@ -22,7 +22,7 @@ from recmtl.batch import Batch, Ragged
 from recmtl.data import store
 from recmtl.data.columns import needed_columns
 from recmtl.data.counts import EncodeCounts
-from recmtl.data.dense import normalise, read_dense
+from recmtl.data.dense import DenseScale, normalise, read_dense
 from recmtl.data.drawn import draw_rows
 from recmtl.data.dtypes import family, inner, is_list, is_list_of_numbers
 from recmtl.data.fit import Fitted, fit, null_problem
@@ -155,10 +155,19 @@ class Encoders:
         )
 
     @property
+    def dense_scales(self) -> dict[str, DenseScale]:
+        """Dense feature -> what normalises it."""
+        return dict(self._fitted.scales)
+
+    @property
     def piece_rows(self) -> int:
         """Rows that are read and encoded at a time: a small part of the budget."""
+        return self.piece_rows_within(self.spec.data.memory_bytes)
+
+    def piece_rows_within(self, memory_bytes: int) -> int:
+        """`piece_rows` of another budget."""
         raw_bytes = 4 * self.row_bytes + 64
-        return int(min(max(self.spec.data.memory_bytes / 12 / raw_bytes, 256), _MAX_PIECE_ROWS))
+        return int(min(max(memory_bytes / 12 / raw_bytes, 256), _MAX_PIECE_ROWS))
 
     @property
     def row_format(self) -> RowFormat:

@@ -38,6 +38,7 @@ __all__ = ["Log", "RowFilter", "RowGroup", "check_columns", "open_log"]
 _STRETCH_ROWS, _PIECE_ROWS = 1 << 13, 1 << 17
 _LEAST_ROOM = 16 << 20  # reading takes some MiB, however small the budget is
 _OPENED_AT_ONCE = 8
+_ROW = "recmtl: row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,8 @@ class RowFilter(NamedTuple):
 
     words: str
     """What is kept, for messages and the fingerprint."""
-    predicate: pl.Expr
-    """True for the rows that are kept."""
-    bits: tuple[np.ndarray, ...]
-    """The same, one bit a row of each file (`numpy.packbits`)."""
+    bits: tuple[NDArray[np.uint8], ...]
+    """One bit a row of each file (`numpy.packbits`), 1 for the rows that are kept."""
 
 
 class _Piece(NamedTuple):
@@ -82,6 +81,7 @@ class Log:
         name: what it was opened as, for messages.
         schema: every column that all files have, in the type in which it is read: categories as
             strings, integers of several widths as the widest.
+        left_out: rows that `data.sample` leaves out.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Log:
         self.schema = columns.schema
         self._columns = columns
         self._parts = parts
+        self.left_out = 0
         self._filter = row_filter
         self._pieces = tuple(_pieces(parts, row_filter))
         self._starts = [piece.start for piece in self._pieces]
@@ -128,8 +129,13 @@ class Log:
         words += [] if self._filter is None else [self._filter.words]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
-    def require_room(self, columns: Sequence[str], memory_bytes: int) -> None:
+    def require_room(self, columns: Sequence[str], memory_bytes: int, *, readers: int = 1) -> None:
         """Require half of a budget to hold what reading a Parquet file takes.
+
+        Args:
+            columns: what is read.
+            memory_bytes: the budget.
+            readers: processes that share it; each reads other rows.
 
         Raises:
             DataError: names the file with the largest row group, and says what to do.
@@ -140,18 +146,26 @@ class Log:
         widest = max(parts, key=lambda part: max(part.group_rows))
         rows = max(widest.group_rows)
         needed = 2 * page_bytes(widest.path, columns, rows)
-        if needed > max(memory_bytes, _LEAST_ROOM):
-            fitting = max(1000, rows * memory_bytes // needed // 1000 * 1000)
+        if needed > max(memory_bytes // readers, _LEAST_ROOM):
+            fitting = max(1000, rows * memory_bytes // readers // needed // 1000 * 1000)
+            shared, fewer = "", ""
+            if readers > 1:
+                shared, fewer = f", which {readers} workers share", " or fewer workers"
             raise DataError(
                 f"{widest.path}: a row group has {rows:,} rows, and to read {len(columns)} columns "
                 f"of it takes about {needed / 2 / 2**20:,.0f} MiB: too much for `data.memory` of "
-                f"{memory_bytes / 2**20:,.0f} MiB. Use at least `data.memory="
-                f"{-(-needed // 2**20)}MiB`, or write the file with smaller row groups "
-                f"(`row_group_size={fitting}`)."
+                f"{memory_bytes / 2**20:,.0f} MiB{shared}. Use at least `data.memory="
+                f"{-(-readers * needed // 2**20)}MiB`{fewer}, or write the file with smaller row "
+                f"groups (`row_group_size={fitting}`)."
             )
 
     def filtered(self, row_filter: RowFilter) -> Log:
         """The rows of this log that `row_filter` keeps, numbered anew."""
+        if self._filter is not None:
+            both = zip(self._filter.bits, row_filter.bits, strict=True)
+            row_filter = RowFilter(
+                f"{self._filter.words}; {row_filter.words}", tuple(a & b for a, b in both)
+            )
         return Log(self.name, self._parts, self._columns, row_filter)
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> pl.DataFrame:
@@ -192,13 +206,11 @@ class Log:
         """All rows, in order, as a lazy frame."""
         wanted = list(self.schema) if columns is None else list(columns)
         self._require(wanted)
-        scans = [part.scan() for part in self._parts if sum(part.group_rows)]
-        if self._filter is not None:
-            # The predicate sees columns in the types of the schema, as the split did.
-            scans = [
-                scan.select(list(self.schema)).cast(self.schema).filter(self._filter.predicate)
-                for scan in scans
-            ]
+        scans = [
+            part.scan() if self._filter is None else _kept(part.scan(), self._filter.bits[number])
+            for number, part in enumerate(self._parts)
+            if sum(part.group_rows)
+        ]
         return pl.concat([s.select(pl.col(c).cast(self.schema[c]) for c in wanted) for s in scans])
 
     def aggregate(self, columns: Sequence[str], expressions: Sequence[pl.Expr]) -> pl.DataFrame:
@@ -385,6 +397,18 @@ def _thinned(
         frame = part.read(columns, low + start, low + stop)
         frames.append(frame[offsets[first:last] - start])
     return pl.concat(frames)
+
+
+def _kept(scan: pl.LazyFrame, bits: NDArray[np.uint8]) -> pl.LazyFrame:
+    """The rows of a file whose bits are 1."""
+
+    def keeps(rows: pl.Series) -> pl.Series:
+        row_N = rows.to_numpy()
+        bit_N = bits[row_N >> 3] >> (7 - (row_N & 7)).astype(np.uint8) & 1
+        return pl.Series(rows.name, bit_N.astype(bool))
+
+    predicate = pl.col(_ROW).map_batches(keeps, return_dtype=pl.Boolean, is_elementwise=True)
+    return scan.with_row_index(_ROW).filter(predicate)
 
 
 def _pieces(parts: Sequence[LogFile], row_filter: RowFilter | None) -> list[_Piece]:

@@ -16,6 +16,7 @@ from recmtl.data.dtypes import family, inner, is_list
 from recmtl.data.hashing import combine, splitmix64, xxh3_64
 from recmtl.data.scan import Log, RowFilter, open_log
 from recmtl.data.selection import kth_largest
+from recmtl.data.thinning import thinned
 from recmtl.data.vocab import as_int64
 from recmtl.data.wanted import wanted_columns
 from recmtl.errors import DataError
@@ -49,6 +50,8 @@ def open_splits(spec: Spec | DataSpec, data_dir: Path) -> Splits:
       of the first of them, and every row of that very time validates too, so the part can be larger
       than f.
 
+    Of the training rows, `data.sample` then keeps a part; validation rows are all there.
+
     Args:
         spec: paths and split, and what is read of the rows; of `data` alone, all columns are, as
             what they are.
@@ -62,14 +65,18 @@ def open_splits(spec: Spec | DataSpec, data_dir: Path) -> Splits:
     columns = None if isinstance(spec, DataSpec) else wanted_columns(spec, labels=True)
     log = open_log(data.train, base=data_dir, columns=columns)
     if data.valid is None:
-        return Splits(log, None)
-    if isinstance(data.valid, str):
+        splits = Splits(log, None)
+    elif isinstance(data.valid, str):
         if isinstance(spec, Spec):
             columns = wanted_columns(spec, labels=True, families=_families(spec, log))
-        return Splits(log, open_log(data.valid, base=data_dir, columns=columns))
-    if isinstance(data.valid, SplitByKey):
-        return _by_key(log, data.valid)
-    return _by_time(log, data.valid)
+        splits = Splits(log, open_log(data.valid, base=data_dir, columns=columns))
+    elif isinstance(data.valid, SplitByKey):
+        splits = _by_key(log, data.valid)
+    else:
+        splits = _by_time(log, data.valid)
+    if data.sample is None:
+        return splits
+    return splits._replace(train=thinned(splits.train, data.sample, of=log))
 
 
 def _families(spec: Spec, log: Log) -> dict[str, str]:
@@ -151,14 +158,7 @@ def _split(
     bits = [np.concatenate([np.empty(0, np.uint8), *parts]) for parts in sides]
 
     def part(name: str, *, last: bool) -> Log:
-        predicate = pl.col(column).map_batches(
-            lambda values: validates(values) if last else ~validates(values),
-            return_dtype=pl.Boolean,
-            is_elementwise=True,
-        )
-        kept = log.filtered(
-            RowFilter(f"{name}: {words}", predicate, tuple(b if last else ~b for b in bits))
-        )
+        kept = log.filtered(RowFilter(f"{name}: {words}", tuple(b if last else ~b for b in bits)))
         if not kept.num_rows:
             raise DataError(f"{log.name}: {words} leaves no row for {name}. Change `data.valid`.")
         return kept

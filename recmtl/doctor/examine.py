@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recmtl._torchrec import check_versions
 from recmtl.config import RunConfig, load_spec
-from recmtl.data import Encoders, Splits, check_columns, open_splits
+from recmtl.data import Encoders, Log, Splits, check_columns, open_splits
 from recmtl.doctor.columns import column_findings, overlap_findings
 from recmtl.doctor.findings import Finding, by_severity, from_error, raise_errors
 from recmtl.doctor.labels import count_labels, label_findings, product_findings, valid_findings
@@ -99,6 +99,13 @@ def _columns(config: RunConfig, splits: Splits) -> list[Finding]:
     return list(dict.fromkeys(findings))  # of one log that is split, each problem once
 
 
+def _left_out(train: Log) -> list[Finding]:
+    if not train.left_out:
+        return []
+    what = f"`data.sample` keeps {train.num_rows:,} of {train.num_rows + train.left_out:,}."
+    return [Finding("info", "training rows", what)]
+
+
 def _empty_files(splits: Splits) -> list[Finding]:
     logs = {"training rows": splits.train, "validation rows": splits.valid}
     return [
@@ -113,7 +120,7 @@ def _examine_data(config: RunConfig, splits: Splits) -> list[Finding]:
     findings = _columns(config, splits)
     if findings:
         return findings
-    findings += _empty_files(splits)
+    findings += [*_empty_files(splits), *_left_out(splits.train)]
     frame = read_sample(splits.train, sampled_columns(config), sampled_rows(config))
     counts = count_labels(splits.train, config)
     findings += find_leaks(LogSample(splits.train, config, config.data.memory_bytes), config)

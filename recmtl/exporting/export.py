@@ -40,7 +40,7 @@ from recmtl.exporting.inputs import ModelInput, inputs_of, tensors_of
 from recmtl.exporting.net import ServingNet
 from recmtl.exporting.rows import TABLES, TablePrecision, pack
 from recmtl.models import MultiTaskNet
-from recmtl.run import Run, versions
+from recmtl.run import CALIBRATION, Run, versions
 from recmtl.tasks import TaskSet
 
 __all__ = ["ExportResult", "Trained", "export_run"]
@@ -199,8 +199,10 @@ def _require_empty(out: Path) -> None:
 
 
 def _copy_run(run: Run, folder: Path) -> None:
-    """What is needed from raw columns on: the spec and the encoders."""
-    shutil.copyfile(run.path / "config.yaml", folder / "config.yaml")
+    """What is needed from raw columns on: the spec, the encoders, and calibrators."""
+    for name in ("config.yaml", CALIBRATION):
+        if (run.path / name).is_file():
+            shutil.copyfile(run.path / name, folder / name)
     (folder / "encoders").mkdir()
     source = run.path / "encoders"
     for name in ("files.json", *read_json(source / "files.json")):

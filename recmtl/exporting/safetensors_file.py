@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recmtl.checkpoint.sealed import read_sealed
 from recmtl.config import load_spec
 from recmtl.data import Encoders
 from recmtl.embeddings import layout
@@ -17,6 +18,8 @@ from recmtl.exporting.inputs import inputs_of
 from recmtl.exporting.net import ServingNet
 from recmtl.exporting.rows import TablePrecision
 from recmtl.models import build_net, build_tasks
+from recmtl.run import CALIBRATION
+from recmtl.tasks import Calibrator
 
 __all__ = ["load", "read_tensors", "write", "write_tensors"]
 
@@ -24,7 +27,7 @@ _FILE = "model.safetensors"
 
 
 def write(net: ServingNet, folder: Path) -> None:
-    """Write `tables/<table>/...` (see `pack`), and `net/...` and `tasks/...`, the dense part."""
+    """Write `tables/<table>/...` (see `pack`), and `net/...`, the dense part."""
     tensors = {
         f"tables/{table.name}/{name}": tensor
         for table, rows in zip(net.layout.tables, net.tables, strict=True)
@@ -32,14 +35,13 @@ def write(net: ServingNet, folder: Path) -> None:
     }
     tensors |= net.below.state_dict(prefix="net/inputs.")
     tensors |= net.tower.state_dict(prefix="net/tower.")
-    tensors |= net.tasks.state_dict(prefix="tasks/")
     write_tensors(folder / _FILE, tensors)
 
 
 def load(
     folder: Path, precision: TablePrecision
 ) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """The net, from the tensors, `config.yaml` and `encoders/`.
+    """The net, from the tensors, the spec, the encoders and what tasks are calibrated with.
 
     Raises:
         CheckpointError: the tensors are not those of the net.
@@ -49,9 +51,15 @@ def load(
     tables = layout(config, encoders.tables, encoders.single, encoders.bags)
     net = build_net(config, config.network, encoders, nn.Identity())
     net.load_dense(_below(tensors, "net/"))
-    tasks = build_tasks(config, config.objective.kind, config.train.normalize, encoders)
+    calibrated = read_sealed(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else {}
+    tasks = build_tasks(
+        config,
+        config.objective.kind,
+        config.train.normalize,
+        encoders,
+        {n: Calibrator.of(t["calibrator"]) for n, t in calibrated.get("tasks", {}).items()},
+    )
     try:
-        tasks.load_state_dict(_below(tensors, "tasks/"))
         packed = {table.name: _below(tensors, f"tables/{table.name}/") for table in tables.tables}
         model = ServingNet(net, tasks, tables, inputs_of(config, tables), packed, precision)
     except (LookupError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from recmtl.errors import SpecError
 from recmtl.models.inputs import TowerInputs, commonest_dim
 from recmtl.models.multi_task import MultiTaskNet
 from recmtl.spec import Spec
-from recmtl.tasks import TaskDef, TaskSet, Thinning
+from recmtl.tasks import Calibrator, TaskDef, TaskSet, Thinning
 from recmtl.towers import (
     InputDims,
     StackConfig,
@@ -127,8 +128,9 @@ def build_tasks(
     objective: Literal["tasks", "entire_space"],
     normalize: Literal["rows", "observed"],
     encoders: FittedEncoders,
+    calibrators: Mapping[str, Calibrator] | None = None,
 ) -> TaskSet:
-    """The tasks of a spec, with the label scales of its regressions.
+    """The tasks of a spec, with the label scales of its regressions, and calibrated if asked.
 
     Raises:
         SpecError: the tasks contradict each other.
@@ -149,13 +151,15 @@ def build_tasks(
                 std=std,
             )
         )
-    sampled = spec.data.sampled
+    sampled, sample = spec.data.sampled, spec.data.sample
     return TaskSet(
         defs,
         labels=encoders.labels,
         objective=objective,
         normalize=normalize,
         thinnings=() if sampled is None else (Thinning.of(sampled.keep),),
+        train_thinnings=() if sample is None else (Thinning.of(sample.keep),),
+        calibrators=calibrators,
     )
 
 

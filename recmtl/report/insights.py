@@ -40,6 +40,7 @@ def insights(
     *,
     monitor: str | None,
     mode: Literal["max", "min"],
+    calibrated: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Insight]:
     """Everything there is to say about a run.
 
@@ -49,9 +50,11 @@ def insights(
         lines: losses and metrics over the steps of training.
         monitor: the metric that chose the best checkpoint, such as `ctr/auc`.
         mode: whether more or less of it is better.
+        calibrated: metrics of the tasks that calibration changes, after it.
     """
+    calibration = {**summary.get("tasks", {}), **(calibrated or {})}
     said = {
-        "Calibration": _calibration(summary.get("tasks", {})),
+        "Calibration": _calibration(calibration),
         "Certainty": _certainty(summary.get("tasks", {})),
         "Features": _features(analysis.importance, summary.get("tasks", {})),
         "Experts": _experts(summary.get("gates", [])),

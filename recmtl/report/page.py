@@ -80,7 +80,8 @@ def make_report(
     if analysis:
         found = analyse(opened, data=data, progress=progress)
     monitor, mode = opened.config.monitor, opened.config.monitor_mode
-    said = insights(summary, found, lines, monitor=monitor, mode=mode)
+    after = {name: it["metrics"] for name, it in opened.calibration.get("after", {}).items()}
+    said = insights(summary, found, lines, monitor=monitor, mode=mode, calibrated=after)
     return Report(_write(opened, lines, summary, found, said), tuple(said), summary, found)
 
 
@@ -101,6 +102,7 @@ def _write(
     )
     environment.filters.update(metric=_metric, share=_share, pieces=_pieces)
     curves = summary.get("curves", {})
+    calibration = opened.calibration
     page = environment.get_template(REPORT).render(
         config=opened.config,
         run=opened.path.absolute().name,
@@ -132,6 +134,11 @@ def _write(
             plots.reliability_plot(task, curve["reliability"])
             for task, curve in curves.items()
             if "reliability" in curve
+        ],
+        calibration=calibration,
+        calibrated=[
+            plots.reliability_plot(task, found["reliability"])
+            for task, found in calibration.get("after", {}).items()
         ],
         histograms=[
             plots.histogram_plot(task, curve["histogram"])

@@ -35,13 +35,14 @@ _MAX_LOG_ODDS = 20.0
 def summarise(run: Run, valid: Log, *, progress: Progress = no_progress) -> dict[str, Any]:
     """Metrics, curves and gates of the best checkpoint on the validation rows.
 
-    It is computed through the scoring path and written to `RUN/validation.json`: ``rows``,
+    They are those of the network: calibrators, which are fitted to these rows, are left out. It is
+    computed through the scoring path and written to `RUN/validation.json`: ``rows``,
     ``tasks`` and ``segments`` as `evaluate` gives them; ``curves``, for each task the columns of
     its plots; ``gates`` and ``refinement``, each level of experts and each task's weights of its
     input's vectors (see `expert_health`), and ``counts``, for each feature values, nulls and ids
     that the vocabulary does not have: these three on up to 8,192 rows that lie evenly spread.
     """
-    scorer = BatchScorer(run.path, keep=())
+    scorer = BatchScorer(run.path, keep=(), calibrated=False)
     data = run.config.data
     counts = EncodeCounts()
     some = read_sample(valid, scorer.encoders, _EXPLAINED_ROWS, labels=False, counts=counts)

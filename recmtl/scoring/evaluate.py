@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import torch
+from torch import Tensor
 
 from recmtl._progress import Bar, Progress, no_progress
 from recmtl.batch import Batch
@@ -17,6 +18,7 @@ from recmtl.data.frames import column_names, is_rows, to_polars
 from recmtl.errors import DataError, SpecError
 from recmtl.models.outcomes import Outcomes
 from recmtl.scoring.scorer import BatchScorer
+from recmtl.tasks import TaskSet
 
 __all__ = ["evaluate", "gather_outcomes", "labelled_batches"]
 
@@ -30,6 +32,7 @@ def evaluate(
     *,
     by: str | None = None,
     sampled: bool = False,
+    calibrated: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of each task on its own population, and per value of the segment columns.
@@ -41,6 +44,7 @@ def evaluate(
         by: column whose values become segments (default: the spec's `data.segments`).
         sampled: whether the rows were thinned as `data.sampled` of the run's spec says; each then
             counts as often as rows like it were drawn from.
+        calibrated: whether tasks that the run has calibrators of are calibrated.
         progress: shows the rows done (see `recmtl._progress`).
 
     Returns:
@@ -56,7 +60,7 @@ def evaluate(
         CheckpointError: the run is corrupt.
         SpecError: the run's spec does not say how rows were thinned.
     """
-    scorer = BatchScorer(run, keep=())
+    scorer = BatchScorer(run, keep=(), calibrated=calibrated)
     if sampled and not scorer.tasks.thinnings:
         raise SpecError(
             f"{run}: its spec has no `data.sampled`, so nothing says how rows were thinned. Leave "
@@ -100,10 +104,28 @@ def labelled_batches(rows: Log | pl.DataFrame, scorer: BatchScorer) -> Iterator[
     return batches_in_order(rows, scorer.encoders, batch_size=max(size, _FORWARD_ROWS), labels=True)
 
 
+class Speaks(Protocol):
+    """What has something to say of encoded rows."""
+
+    @property
+    def tasks(self) -> TaskSet:
+        """Of what."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits ``[B, H]``."""
+
+
+class TakesIn(Protocol):
+    """What outcomes are put into; see `Outcomes.add`."""
+
+    def add(self, logits_BH: Tensor, labels_BK: Tensor, weight_B: Tensor, rows_B: Tensor) -> None:
+        """Take rows in."""
+
+
 def gather_outcomes(
-    scorer: BatchScorer,
+    scorer: Speaks,
     batches: Iterable[Batch],
-    outcomes: Outcomes,
+    outcomes: TakesIn,
     bar: Bar,
     *,
     sampled: bool = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from recmtl.errors import SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
 from recmtl.scoring.net import MOST_ROWS, ScoringNet
-from recmtl.tasks import TaskSet
+from recmtl.tasks import Calibrator, TaskSet
 
 __all__ = ["FORWARD_ROWS", "BatchScorer"]
 
@@ -38,14 +38,15 @@ class BatchScorer:
     Rows keep their order. A binary task gives `probs_<task>`, a regression `pred_<task>`, both
     float32; a multiclass task `probs_<task>`, the probability of each class as a fixed-size list
     (in pandas an array in each row, in a dict of arrays one array of two dimensions). It is pickled
-    by its path and options, so that Ray, Spark and process pools can send it to their workers, each
-    of which reads the run itself.
+    by its path and options, so that Ray, Spark and process pools can send it to their workers. Each
+    of these reads the run itself, once: they unpickle a function for every task.
 
     Args:
         run: the folder of a run.
         keep: columns to copy to the output (default: `data.keep` of the run's spec).
         tables: how embedding rows are kept: `fp32`, as they were trained; `fp16`, in half of the
             memory; `int8`, a byte a number, with a scale and a bias a row, and multiplied as bytes.
+        calibrated: whether tasks that the run has calibrators of are calibrated.
 
     Raises:
         CheckpointError: the run is corrupt or has no checkpoint.
@@ -61,18 +62,20 @@ class BatchScorer:
         *,
         keep: Sequence[str] | None = None,
         tables: TablePrecision = "fp32",
+        calibrated: bool = True,
     ) -> None:
         """Open the run; its weights are read when they are first needed."""
         if tables not in PRECISIONS:
             listed = ", ".join(f"`{name}`" for name in PRECISIONS)
             raise SpecError(f"tables: must be one of {listed}, got {tables!r}.")
         self.tables = tables
+        self.calibrated = calibrated
         self._run = Path(run).absolute()
         self._keep = None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep)
         self.run = Run(self._run)
 
-    def __reduce__(self) -> tuple[type[BatchScorer], tuple[Path], dict[str, Any]]:
-        return type(self), (self._run,), {"_keep": self._keep, "tables": self.tables}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self._run, self._keep, self.tables, self.calibrated)
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -89,7 +92,14 @@ class BatchScorer:
     def tasks(self) -> TaskSet:
         """What the run predicts."""
         config = self.run.config
-        return build_tasks(config, config.objective.kind, config.train.normalize, self.encoders)
+        found = self.run.calibration.get("tasks", {}) if self.calibrated else {}
+        return build_tasks(
+            config,
+            config.objective.kind,
+            config.train.normalize,
+            self.encoders,
+            {name: Calibrator.of(task["calibrator"]) for name, task in found.items()},
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,13 +146,38 @@ class BatchScorer:
     def logits(self, batch: Batch) -> Tensor:
         """Logits ``[B, H]`` of encoded rows, in forward passes of one size."""
         net = self.scoring_net
-        sizes = [min(net.rows, len(batch) - start) for start in range(0, len(batch), net.rows)]
-        parts = [net(pad_to(part, net.rows))[: len(part)] for part in cut_rows(batch, sizes)]
+        parts = [net(pad_to(part, net.rows))[: len(part)] for part in self._passes(batch)]
         return torch.cat(parts) if parts else torch.zeros(0, self.tasks.num_logits)
 
-    def scores(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Output columns of encoded rows; that of a multiclass task is `[B, C]`."""
-        return self._by_column(self.tasks.probs(self.logits(batch)).numpy())
+    def scores(
+        self, batch: Batch, *, through: Callable[..., Iterable[Tensor]] = map
+    ) -> dict[str, NDArray[np.float32]]:
+        """Output columns of encoded rows; that of a multiclass task is `[B, C]`.
+
+        Each pass is computed apart from the others, padded to the same size: a row's score depends
+        on its pass alone. To the last bit it also depends on torch's number of threads.
+
+        Args:
+            batch: the rows.
+            through: what calls a function on all passes, such as the `map` of an executor.
+        """
+        parts = [self.tasks.probs(torch.zeros(0, self.tasks.num_logits))]
+        parts += through(self._probs, self._passes(batch))
+        return self._by_column(torch.cat(parts).numpy())
+
+    @torch.inference_mode()
+    def _probs(self, part: Batch) -> Tensor:
+        """What is predicted `[B, O]` for the rows of one pass."""
+        net = self.scoring_net
+        probs_BO: Tensor = self.tasks.probs(net(pad_to(part, net.rows)))
+        return probs_BO[: len(part)]
+
+    def _passes(self, batch: Batch) -> Iterator[Batch]:
+        """Rows in stretches of one forward pass each."""
+        most = self.scoring_net.rows
+        return cut_rows(
+            batch, [min(most, len(batch) - start) for start in range(0, len(batch), most)]
+        )
 
     def _by_column(self, probs_BO: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         of_classes = {task.name for task in self.tasks.tasks if task.kind == "multiclass"}
@@ -151,10 +186,6 @@ class BatchScorer:
             where = self.tasks.columns[name]
             found[column] = probs_BO[:, where if name in of_classes else where.start]
         return found
-
-    def with_scores(self, rows: Any, batch: Batch) -> Any:
-        """Kept columns of `rows` beside the scores of the same rows, encoded."""
-        return beside(rows, self.keep, self.scores(batch))
 
     def __call__(self, rows: Any) -> Any:
         """Score a polars or pandas frame, a pyarrow Table or a RecordBatch, and answer in kind.
@@ -170,10 +201,11 @@ class BatchScorer:
             rows = rows.collect()  # once: a second time its rows may come in another order
         self.require(column_names(rows))
         frame = to_polars(rows, self.encoders.columns(labels=False))
-        no_logits = torch.zeros(0, self.tasks.num_logits)
         if not frame.height:  # an empty pandas column has no type that could be checked
-            return beside(rows, self.keep, self._by_column(self.tasks.probs(no_logits).numpy()))
-        return self.with_scores(rows, self.encoders.encode(frame, labels=False))
+            none = self.tasks.probs(torch.zeros(0, self.tasks.num_logits))
+            return beside(rows, self.keep, self._by_column(none.numpy()))
+        scores = self.scores(self.encoders.encode(frame, labels=False))
+        return beside(rows, self.keep, scores)
 
     def require(self, names: Sequence[str], where: str = "") -> None:
         """Require the columns to keep and those that features need.
@@ -189,3 +221,25 @@ class BatchScorer:
             scores=self.columns().values(),
             where=where,
         )
+
+
+_last: dict[object, BatchScorer] = {}
+"""The scorer that was unpickled last."""
+
+
+def _unpickled(
+    cls: type[BatchScorer],
+    run: Path,
+    keep: tuple[str, ...] | None,
+    tables: TablePrecision,
+    calibrated: bool,
+) -> BatchScorer:
+    """The scorer of these options, the same one as long as the run is the same."""
+    state = run / "run.json"
+    key = (cls, run, keep, tables, calibrated, state.read_bytes() if state.is_file() else b"")
+    found = _last.get(key)
+    if found is None:
+        found = cls(run, keep=keep, tables=tables, calibrated=calibrated)
+        _last.clear()
+        _last[key] = found
+    return found

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
+import torch
 
-from recmtl._files import (
-    atomic_path,
-    exclusive,
-    is_leftover,
-    sha256_of,
-    sweep_within,
-    write_json,
-)
+from recmtl._files import exclusive, is_leftover, sha256_of, sweep_within, write_json
 from recmtl._progress import Progress, no_progress
-from recmtl.batch import Batch
-from recmtl.data import EncodeCounts, Log, check_columns, open_log
+from recmtl.data import Log
+from recmtl.data.stamp import stamp_of
 from recmtl.embeddings.plain import TablePrecision
-from recmtl.errors import CheckpointError, DataError, SpecError
-from recmtl.scoring.scorer import FORWARD_ROWS, BatchScorer
+from recmtl.errors import CheckpointError, SpecError
+from recmtl.scoring.drift import THRESHOLD, Reference, compare, read_reference
+from recmtl.scoring.parts import (
+    Job,
+    new_stats,
+    open_for_scoring,
+    read_stats,
+    write_parts,
+)
+from recmtl.scoring.scorer import BatchScorer
+from recmtl.scoring.workers import Shares, Workers
 
 __all__ = ["PART_ROWS", "ScoreResult", "score"]
 
 PART_ROWS = 65_536
 """Input rows of one part."""
-_COUNTS = "recmtl.counts"
 _CLAIM = ".scoring.json"
 
 
@@ -46,6 +47,8 @@ class ScoreResult:
     """Parts of the output."""
     rows_per_s: float
     """Rows scored in this call per second (0 where all parts were there already)."""
+    drift: dict[str, Any]
+    """How the log differs from the rows that the run was validated with (see `compare`)."""
 
 
 def score(
@@ -55,13 +58,16 @@ def score(
     *,
     keep: Sequence[str] = (),
     tables: TablePrecision = "fp32",
+    calibrated: bool = True,
+    workers: int = 1,
+    drift_threshold: float = THRESHOLD,
     progress: Progress = no_progress,
 ) -> ScoreResult:
     """Write the scores of a log as `part-00000.parquet`, ..., and `manifest.json`.
 
     A part has 65,536 input rows. Parts appear atomically and in input order; a call that was
-    killed is continued by the same call, with an output equal bit for bit to that of a call that
-    was not.
+    killed is continued by the same call, with any number of workers. The output is equal bit for
+    bit, however many workers there are and however often they were killed.
 
     Args:
         run: the folder of a run.
@@ -69,21 +75,27 @@ def score(
         out: folder of the output.
         keep: columns to copy (default: `data.keep` of the run's spec).
         tables: how embedding rows are kept, see `BatchScorer`.
+        calibrated: whether tasks that the run has calibrators of are calibrated.
+        workers: processes, of which this is one. They share the budget `data.memory` and torch's
+            threads evenly; each holds its own tables of up to 256 MiB (larger ones are mapped).
+        drift_threshold: population stability index above which a feature or a task's scores are
+            called drifted (see `recmtl.scoring.drift.compare`).
         progress: shows the rows done (see `recmtl._progress`).
 
     Raises:
         CheckpointError: the run is corrupt, or `out` holds scores of another run or other data.
         DataError: a column is missing or has another type than in training; a file is corrupt.
-        SpecError: `out` holds something that is not scores, or `tables` is unknown.
+        SpecError: `out` holds something that is not scores, or an option is not as it should be.
+        RecMTLError: a worker was killed.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise SpecError(f"{out}: is a file. Choose another `--out`.")
-    scorer = BatchScorer(run, keep=keep or None, tables=tables)
+    _check_options(out, workers, drift_threshold)
+    scorer = BatchScorer(run, keep=keep or None, tables=tables, calibrated=calibrated)
     with ThreadPoolExecutor(1, "recmtl-verify") as aside:
         verified = aside.submit(lambda: scorer.verified)  # hashing leaves Python free
-        log = _open(scorer, data)
+        log = open_for_scoring(scorer, data)
         verified.result()
+    reference = read_reference(scorer)
     _ = scorer.net  # a run that cannot score writes nothing
     identity = {
         "model": scorer.fingerprint,
@@ -91,127 +103,178 @@ def score(
         "keep": list(scorer.keep),
         "part_rows": PART_ROWS,
         "tables": tables,
+        "calibrated": calibrated,
     }
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
-        return _score(scorer, log, out, identity, _claim(out, identity), progress)
+    with exclusive(out) as lock:
+        call = _Call(scorer, log, str(data), out, reference, identity, _claim(out, identity))
+        return call.run(workers, drift_threshold, lock, progress)
 
 
-def _open(scorer: BatchScorer, data: str | Path) -> Log:
-    """The log to be scored; its columns are there and have the types of training."""
-    log = open_log(data, columns=scorer.encoders.wanted(labels=False, keep=scorer.keep))
-    check_columns(log, scorer.run.config, labels=False)
-    scorer.require(log.schema.names(), f"{data}: ")
-    _encode(scorer, log, 0, 0)  # types of columns that only their values tell
-    return log
+def _check_options(out: Path, workers: int, drift_threshold: float) -> None:
+    problems = []
+    if out.exists() and not out.is_dir():
+        problems.append(f"{out}: is a file. Choose another `--out`.")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        problems.append(f"`workers` must be a positive integer, got {workers!r}.")
+    if not drift_threshold > 0:
+        problems.append(f"`drift_threshold` must be above 0, got {drift_threshold!r}.")
+    if problems:
+        raise SpecError.all_of(problems)
 
 
-def _score(
-    scorer: BatchScorer,
-    log: Log,
-    out: Path,
-    identity: dict[str, Any],
-    files: dict[str, str],
-    progress: Progress,
-) -> ScoreResult:
-    num_parts = -(-log.num_rows // PART_ROWS)
-    counts = EncodeCounts()
-    todo = []
-    for part in range(num_parts):
-        found = _read_counts(_part(out, part), files)
-        if found is None:
-            todo.append(part)
-        else:
-            counts.add(found)
-    started, scored = time.perf_counter(), 0
-    before = log.num_rows - sum(_rows(log, part) for part in todo)
+class _Call:
+    """One call of `score`, in a folder that it holds.
 
-    def write(part: int, tables: Sequence[pl.DataFrame], part_counts: EncodeCounts) -> None:
-        with atomic_path(_part(out, part), tidy=False) as path:
-            pl.concat(tables).write_parquet(
-                path, metadata={_COUNTS: json.dumps(part_counts.to_dict())}
-            )
-            files[_part(out, part).name] = sha256_of(path)
-        write_json(out / _CLAIM, {**identity, "files": dict(sorted(files.items()))})
+    Args:
+        scorer: the run.
+        log: the rows.
+        data: what the log was opened as.
+        out: the folder.
+        reference: what the log is compared with.
+        identity: what makes scores those of this call.
+        files: the sha256 of each part that is finished.
+    """
 
-    with (
-        progress("score", log.num_rows, "rows", done=before) as bar,
-        ThreadPoolExecutor(1, "recmtl-write") as writer,
-    ):
-        pieces = _encoded(scorer, log, todo)
-        written: Future[None] | None = None
-        for part in todo:
-            tables, part_counts, rows = [], EncodeCounts(), 0
-            while rows < _rows(log, part):
-                frame, batch, piece_counts = next(pieces)
-                tables.append(scorer.with_scores(frame, batch))
-                part_counts.add(piece_counts)
-                rows += len(batch)
-                bar.advance(len(batch))
-            if written is not None:
-                written.result()
-            written = writer.submit(write, part, tables, part_counts)
-            counts.add(part_counts)
-            scored += rows
-        if written is not None:
-            written.result()
-    seconds = time.perf_counter() - started
-    manifest = {
-        **identity,
-        "rows": log.num_rows,
-        "parts": num_parts,
-        "columns": [*scorer.keep, *scorer.columns().values()],
-        "features": counts.to_dict(),
-        "files": dict(sorted(files.items())),
-    }
-    write_json(out / "manifest.json", manifest)
-    (out / _CLAIM).unlink(missing_ok=True)
-    sweep_within(out)
-    return ScoreResult(
-        rows=log.num_rows, parts=num_parts, rows_per_s=round(scored / seconds, 1) if scored else 0.0
-    )
+    def __init__(
+        self,
+        scorer: BatchScorer,
+        log: Log,
+        data: str,
+        out: Path,
+        reference: Reference | None,
+        identity: dict[str, Any],
+        files: dict[str, str],
+    ) -> None:
+        self.scorer, self.log, self.data, self.out = scorer, log, data, out
+        self.reference, self.identity, self.files = reference, identity, files
+        self.num_parts = -(-log.num_rows // PART_ROWS)
+        self._recording = threading.Lock()
 
+    def run(self, workers: int, threshold: float, lock: int, progress: Progress) -> ScoreResult:
+        """Score what is left, and sum up."""
+        whole = self._job(1)
+        todo = [part for part in range(self.num_parts) if not self._is_finished(whole.path(part))]
+        left = sum(whole.rows(part) for part in todo)
+        seconds = self._score(todo, left, min(workers, len(todo)), lock, progress)
+        stats = new_stats(self.scorer, self.reference)
+        for part in range(self.num_parts):
+            found = read_stats(self.scorer, whole.path(part), self.reference)
+            assert found is not None
+            stats.merge(found)
+        drift = compare(stats, self.reference, threshold)
+        manifest = {
+            **self.identity,
+            "rows": self.log.num_rows,
+            "parts": self.num_parts,
+            "columns": [*self.scorer.keep, *self.scorer.columns().values()],
+            "features": stats.counts.to_dict(),
+            "drift": drift,
+            "files": dict(sorted(self.files.items())),
+        }
+        write_json(self.out / "manifest.json", manifest)
+        (self.out / _CLAIM).unlink(missing_ok=True)
+        sweep_within(self.out)
+        return ScoreResult(
+            rows=self.log.num_rows,
+            parts=self.num_parts,
+            rows_per_s=round(left / seconds, 1) if left else 0.0,
+            drift=drift,
+        )
 
-def _encoded(
-    scorer: BatchScorer, log: Log, parts: Sequence[int]
-) -> Iterator[tuple[pl.DataFrame, Batch, EncodeCounts]]:
-    """The rows of all parts piece by piece, read and encoded one piece ahead in a thread."""
-    log.require_room(_columns(scorer), scorer.run.config.data.memory_bytes)
-    # Whole forward passes, whatever the budget: their size decides the last bits of a score.
-    piece_rows = max(scorer.encoders.piece_rows // FORWARD_ROWS, 1) * FORWARD_ROWS
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recmtl-score") as thread:
-        ahead: Future[tuple[pl.DataFrame, Batch, EncodeCounts]] | None = None
-        for part in parts:
-            first, last = part * PART_ROWS, part * PART_ROWS + _rows(log, part)
-            for start in range(first, last, piece_rows):
-                ready, ahead = (
-                    ahead,
-                    thread.submit(_encode, scorer, log, start, min(start + piece_rows, last)),
+    def _score(
+        self, todo: list[int], left: int, workers: int, lock: int, progress: Progress
+    ) -> float:
+        """Score parts; returns the seconds that it took."""
+        if not todo:
+            return 0.0
+        started = time.perf_counter()
+        memory_bytes = self.scorer.run.config.data.memory_bytes
+        columns = [*self.scorer.encoders.columns(labels=False), *self.scorer.keep]
+        self.log.require_room([*dict.fromkeys(columns)], memory_bytes, readers=workers)
+        self._note()
+        (self.out / "manifest.json").unlink(missing_ok=True)
+        shares, job = Shares(todo, workers), self._job(workers)
+        total = self.log.num_rows
+        try:
+            with (
+                progress("score", total, "rows", done=total - left) as bar,
+                Workers(
+                    shares,
+                    self._for_a_child(job),
+                    count=workers - 1,
+                    lock=lock,
+                    on_written=lambda part, sha256: self._record(job.path(part), sha256),
+                ) as others,
+            ):
+                write_parts(
+                    self.scorer,
+                    self.log,
+                    job,
+                    shares.of(0),
+                    reference=self.reference,
+                    on_rows=lambda rows: bar.advance(rows + others.new_rows()),
+                    on_written=lambda part, sha256: self._record(job.path(part), sha256),
                 )
-                if ready is not None:
-                    yield ready.result()
-        if ahead is not None:
-            yield ahead.result()
+                for rows in others.wait():
+                    bar.advance(rows)
+        except BaseException:
+            sweep_within(self.out)  # of children that had to leave
+            raise
+        return time.perf_counter() - started
 
+    def _job(self, workers: int) -> Job:
+        """The share of one of several workers in budget and threads."""
+        return Job(
+            out=self.out,
+            num_rows=self.log.num_rows,
+            part_rows=PART_ROWS,
+            memory_bytes=self.scorer.run.config.data.memory_bytes // workers,
+            threads=max(torch.get_num_threads() // workers, 1),
+        )
 
-def _columns(scorer: BatchScorer) -> list[str]:
-    return list(dict.fromkeys((*scorer.encoders.columns(labels=False), *scorer.keep)))
+    def _for_a_child(self, job: Job) -> dict[str, Any]:
+        """What another process needs to do the same, as JSON."""
+        return {
+            **asdict(job),
+            "out": str(job.out),
+            "run": str(self.scorer.run.path),
+            "data": self.data,
+            "keep": list(self.scorer.keep),
+            "tables": self.scorer.tables,
+            "calibrated": self.scorer.calibrated,
+            "model": self.scorer.fingerprint,
+            "files": [[str(file), *stamp_of(file.stat())] for file in self.log.files],
+        }
 
+    def _is_finished(self, path: Path) -> bool:
+        """Whether a part is there; one that is not is forgotten.
 
-def _encode(
-    scorer: BatchScorer, log: Log, start: int, stop: int
-) -> tuple[pl.DataFrame, Batch, EncodeCounts]:
-    """Kept columns of some rows, the rows encoded, and what was counted."""
-    counts = EncodeCounts()
-    frame = log.read(_columns(scorer), start, stop)
-    try:
-        rows = np.arange(start, stop)
-        batch = scorer.encoders.encode(frame, labels=False, rows=rows, counts=counts)
-    except DataError as error:
-        where = f"{log.name}, rows {start} to {stop - 1}" if stop > start else log.name
-        raise error.at(where) from error
-    return frame.select(scorer.keep), batch, counts
+        Raises:
+            CheckpointError: it is not the file that was written.
+        """
+        sha256 = self.files.pop(path.name, None)
+        if sha256 is None or not path.is_file():
+            return False
+        if sha256_of(path) != sha256:
+            raise CheckpointError(
+                f"{path}: is corrupt, or not the file that was written here (its sha256 is another "
+                "one). Remove it and score again."
+            )
+        if read_stats(self.scorer, path, self.reference) is None:
+            return False
+        self.files[path.name] = sha256
+        return True
+
+    def _record(self, path: Path, sha256: str) -> None:
+        """Note that a part has its name; called by several threads."""
+        with self._recording:
+            self.files[path.name] = sha256
+            self._note()
+
+    def _note(self) -> None:
+        files = dict(sorted(self.files.items()))
+        write_json(self.out / _CLAIM, {**self.identity, "files": files})
 
 
 def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
@@ -242,6 +305,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
         "keep": "other kept columns",
         "part_rows": "parts of another size",
         "tables": "tables of another precision",
+        "calibrated": "or without calibration",
     }
     other = [what for key, what in words.items() if before[key] != identity[key]]
     if other and any(out.glob("part-*.parquet")):
@@ -254,23 +318,3 @@ def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
         return {}
     files = before.get("files")
     return dict(files) if isinstance(files, dict) else {}
-
-
-def _part(out: Path, part: int) -> Path:
-    return out / f"part-{part:05d}.parquet"
-
-
-def _rows(log: Log, part: int) -> int:
-    return min(PART_ROWS, log.num_rows - part * PART_ROWS)
-
-
-def _read_counts(path: Path, files: dict[str, str]) -> EncodeCounts | None:
-    """What was counted while a part was encoded; None where it is not there or not finished."""
-    if not path.is_file() or path.name not in files:
-        return None
-    if sha256_of(path) != files[path.name]:
-        raise CheckpointError(
-            f"{path}: is corrupt, or not the file that was written here (its sha256 is another "
-            "one). Remove it and score again."
-        )
-    return EncodeCounts.from_dict(json.loads(pl.read_parquet_metadata(path)[_COUNTS]))

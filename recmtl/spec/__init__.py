@@ -1,7 +1,7 @@
 """Feature specs: text -> frozen typed objects."""
 
 from recmtl.spec._base import Problem, StrictModel
-from recmtl.spec.data import DataSpec, SplitByKey, SplitByTime, Thinned
+from recmtl.spec.data import DataSpec, Sample, SplitByKey, SplitByTime, Thinned
 from recmtl.spec.features import (
     DenseFeature,
     Feature,
@@ -19,6 +19,7 @@ __all__ = [
     "DenseFeature",
     "Feature",
     "Problem",
+    "Sample",
     "SequenceFeature",
     "SparseFeature",
     "Spec",

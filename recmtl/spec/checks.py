@@ -51,6 +51,7 @@ def task_problems(data: Data) -> list[Problem]:
         if group not in (None, "all") and task.get("product_of") is not None:
             message = "`group` says nothing of a product, which has no head. Remove it."
             problems.append(Problem(("tasks", i, "group"), message))
+        problems += _calibration_problems(i, task, data)
         if given is not None and given == text(task, "label"):
             message = (
                 f"`given` is its own label `{given}`: wherever it is observed the label would be 1."
@@ -135,19 +136,20 @@ def _row_problems(data: Data, rows: Data) -> Iterator[Problem]:
 
 
 def _sampled_problems(data: Data, rows: Data) -> Iterator[Problem]:
-    sampled = rows.get("sampled")
-    keep = sampled.get("keep") if isinstance(sampled, Mapping) else None
     tasks = [task for _, task in entries(data, "tasks")]
     labels = [text(task, "given") for task in tasks]
     labels += [text(t, "label") for t in tasks if t.get("kind", "binary") == "binary"]
     known = [column for column in dict.fromkeys(labels) if column]
-    for column in keep if isinstance(keep, Mapping) and known else ():
-        if column != "else" and column not in known:
-            message = (
-                f"`keep` must name labels or conditions of 0 and 1, and `else`, got `{column}`."
-                f"{suggest(str(column), [*known, 'else'])}"
-            )
-            yield Problem(("data", "sampled", "keep", column), message)
+    for key in ("sampled", "sample"):
+        thinned = rows.get(key)
+        keep = thinned.get("keep") if isinstance(thinned, Mapping) else None
+        for column in keep if isinstance(keep, Mapping) and known else ():
+            if column != "else" and column not in known:
+                message = (
+                    f"`keep` must name labels or conditions of 0 and 1, and `else`, got `{column}`."
+                    f"{suggest(str(column), [*known, 'else'])}"
+                )
+                yield Problem(("data", key, "keep", column), message)
 
 
 def _empty_or_repeated(data: Data, key: str, word: str) -> list[Problem]:
@@ -245,6 +247,26 @@ def _behaviour_problems(data: Data) -> Iterator[Problem]:
                     f"{str(theirs).lower()}."
                 )
                 yield Problem(("features", i, key), message)
+
+
+def _calibration_problems(i: int, task: Data, data: Data) -> Iterator[Problem]:
+    method, kind = text(task, "calibration"), text(task, "kind") or "binary"
+    if method in (None, "none"):
+        return
+    path = ("tasks", i, "calibration")
+    if task.get("product_of") is not None:
+        message = (
+            "`calibration` is not for a product, which stays the product of its factors. Calibrate "
+            "these."
+        )
+        yield Problem(path, message)
+    elif kind in ("regression", "multiclass"):
+        message = f"`calibration` is for `kind: binary`, and the kind is `{kind}`. Remove it."
+        yield Problem(path, message)
+    section = data.get("data")
+    if isinstance(section, Mapping) and section.get("valid") is None:
+        message = "`calibration` is fitted to validation rows. Write `data.valid`, or remove it."
+        yield Problem(path, message)
 
 
 def _class_problems(i: int, task: Data, tasks: list[tuple[int, Data]]) -> Iterator[Problem]:

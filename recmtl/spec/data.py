@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from recmtl.spec._base import StrictModel
 
-__all__ = ["Column", "DataSpec", "SplitByKey", "SplitByTime", "Thinned"]
+__all__ = ["Column", "DataSpec", "Sample", "SplitByKey", "SplitByTime", "Thinned"]
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|TiB)")
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -54,6 +54,13 @@ class Thinned(StrictModel):
         return keep
 
 
+class Sample(Thinned):
+    """How training rows are thinned while they are read, and which ones chance keeps."""
+
+    seed: int = 0
+    """Another one keeps other rows."""
+
+
 def _split(value: Any) -> str:
     if isinstance(value, SplitByTime) or (isinstance(value, dict) and "last" in value):
         return "time"
@@ -63,7 +70,7 @@ def _split(value: Any) -> str:
 class DataSpec(StrictModel):
     """Where the rows are and what is read beside features and labels."""
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"request", "sample", "scenario", "time"})
+    reserved: ClassVar[frozenset[str]] = frozenset({"request", "scenario", "time"})
 
     train: Column
     """Parquet or CSV: a file, glob or folder, relative to `--data` (default: the folder of the
@@ -103,6 +110,10 @@ class DataSpec(StrictModel):
     depends on another label, what the other's task predicts. Metrics of validation rows weigh them
     by the inverse of their rates; `eval` takes rows for all there are, unless `--sampled` says that
     they were thinned alike."""
+    sample: Sample | None = None
+    """Thins the training rows while they are read, in the same form: `{keep: {click: 1.0, else:
+    0.1}}` trains on one in ten rows without a click. Vocabularies and statistics are of the rows
+    that are left; predictions are corrected to all rows, and validation rows are all there."""
     accept_leaks: tuple[Column, ...] = ()
     """Features that the leakage check reports but does not refuse."""
 

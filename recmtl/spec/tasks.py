@@ -19,7 +19,7 @@ class Task(StrictModel):
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset(
-        {"after", "calibration", "loss", "matured"} | {"kind: hazard", "kind: ordinal"}
+        {"after", "loss", "matured"} | {"kind: hazard", "kind: ordinal"}
     )
 
     name: Column
@@ -39,5 +39,9 @@ class Task(StrictModel):
     of its own."""
     group: Column = "all"
     """Group of tasks that belong together, an identifier, for towers that know groups (HoME)."""
+    calibration: Literal["none", "platt", "isotonic"] = "none"
+    """What brings probabilities to the rates that come: a line through the logits (`platt`) or a
+    rising curve (`isotonic`), fitted to the validation rows when training ends. Predictions keep
+    their order, and a product is the product of calibrated factors."""
     weight: float = Field(default=1.0, ge=0)
     """Factor of the task's terms in the loss."""

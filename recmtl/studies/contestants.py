@@ -125,6 +125,8 @@ def contestants_of(
         left_out.append(
             "`data.sampled`: no model is corrected; each says what it learnt of the thinned rows."
         )
+    if given.data.sample is not None:
+        left_out.append("`data.sample`: models learn from all training rows.")
     has_products = any(task.product_of for task in base.tasks)
     for kind in kinds:
         if "sequences" in requires_of(_KINDS[kind]()) and not base.sequences:
@@ -189,8 +191,9 @@ def _checked(config: RunConfig) -> RunConfig:
 
 
 def _as_it_is(config: RunConfig) -> RunConfig:
-    """The same without `data.sampled`: a single task may lack what its correction takes."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"sampled": None})})
+    """The same without rows thinned: a single task may lack what its correction takes."""
+    rows = config.data.model_copy(update={"sampled": None, "sample": None})
+    return config.model_copy(update={"data": rows})
 
 
 def loaded_spec(spec: str | Path | RunConfig, overrides: Sequence[str]) -> RunConfig:

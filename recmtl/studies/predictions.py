@@ -138,7 +138,7 @@ def predict(scorer: BatchScorer, rows: TestRows, file: Path, bar: Bar) -> dict[s
     ):
         told = _Told(scorer, writer, schema, is_weighted=is_weighted)
         batches = labelled_batches(log, scorer)
-        gather_outcomes(told, batches, outcomes, bar)  # type: ignore[arg-type]  # asks for `logits` alone
+        gather_outcomes(told, batches, outcomes, bar)
         metrics = outcomes.metrics().table
         writer.add_key_value_metadata({_KEY: json.dumps({**stamp, "metrics": metrics})})
     return metrics
@@ -152,10 +152,11 @@ class _Told:
     ) -> None:
         self.scorer, self.writer, self.schema = scorer, writer, schema
         self.is_weighted = is_weighted
+        self.tasks = scorer.tasks
 
     def logits(self, batch: Batch) -> torch.Tensor:
         logits_BH = self.scorer.logits(batch)
-        tasks = self.scorer.tasks
+        tasks = self.tasks
         odds_BO = tasks.log_odds(logits_BH).float().numpy()
         target_BT = tasks.targets(batch.labels_BK).numpy().astype(np.float32)
         observed_BT = tasks.observed(batch.labels_BK, batch.weight_B).numpy()

@@ -18,7 +18,7 @@ from recmtl.studies.search_file import as_search_file
 __all__ = ["TuneFolder", "with_absolute_paths"]
 
 _HEAD = "What was searched; it can be changed and given to `recmtl tune --search`."
-_HEAVY = ("run.json", "checkpoints", "encoders", "logs", "tensorboard")
+_HEAVY = ("run.json", "reference.json", "checkpoints", "encoders", "logs", "tensorboard")
 
 
 class TuneFolder(StudyFolder):

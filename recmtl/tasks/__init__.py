@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from recmtl.tasks.calibrator import Calibrator
 from recmtl.tasks.definition import TaskDef
 from recmtl.tasks.sampling import Thinning
 from recmtl.tasks.task_set import LossTerms, TaskSet
 
-__all__ = ["LossTerms", "TaskDef", "TaskSet", "Thinning"]
+__all__ = ["Calibrator", "LossTerms", "TaskDef", "TaskSet", "Thinning"]

@@ -7,7 +7,7 @@ what is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from recmtl.losses import (
     squared_error,
 )
 from recmtl.losses._precision import at_least_float32
+from recmtl.tasks.calibrator import Calibration, Calibrator
 from recmtl.tasks.definition import TaskDef, carriers, check_tasks, check_trained, factors_of
 from recmtl.tasks.layout import lay_out, side_by_side
 from recmtl.tasks.sampling import Thinning, corrections, log_rate, row_rates
@@ -60,7 +61,8 @@ class TaskSet(nn.Module):
     tasks (`columns` says where each one is).
 
     On a log that was thinned the loss, and so the heads, are of the rows that are left; what is
-    predicted is corrected to all rows (see `recmtl.tasks.sampling`).
+    predicted is corrected to all rows (see `recmtl.tasks.sampling`), and then, where a head has a
+    calibrator, calibrated; a product is one of calibrated factors.
 
     It is a module so that its few index tensors follow the model to a device; it has no parameters
     and no state.
@@ -113,6 +115,8 @@ class TaskSet(nn.Module):
         objective: Literal["tasks", "entire_space"],
         normalize: Literal["rows", "observed"] = "rows",
         thinnings: Sequence[Thinning] = (),
+        train_thinnings: Sequence[Thinning] = (),
+        calibrators: Mapping[str, Calibrator] | None = None,
     ) -> None:
         """Check the tasks and fix their layout.
 
@@ -121,11 +125,16 @@ class TaskSet(nn.Module):
             labels: the columns of `labels_BK`.
             objective: which tasks carry loss.
             normalize: what the loss is divided by, see `recmtl.losses.joint_likelihood`.
-            thinnings: how the rows to learn from were drawn, one drawing after another.
+            thinnings: how rows were drawn, those to learn from and those to be judged on, one
+                drawing after another.
+            train_thinnings: how rows to learn from were drawn from these once more.
+            calibrators: of binary tasks that are no products; they change what is predicted, and
+                not the loss.
 
         Raises:
             SpecError: the tasks contradict each other, or one cannot be corrected for how rows were
                 drawn; all problems are listed.
+            ValueError: a calibrator is of no head of a binary task.
         """
         super().__init__()
         require_one_of(("tasks", "entire_space"), objective=objective)
@@ -140,11 +149,25 @@ class TaskSet(nn.Module):
         self.columns = side_by_side(self.tasks)
         self.factors = factors_of(self.tasks)
         self.thinnings = tuple(thinnings)
-        self._corrections = corrections(self.tasks, self.thinnings)
+        self._corrections = corrections(self.tasks, (*thinnings, *train_thinnings))
         carries = carriers(self.tasks, self.factors, objective)
         check_trained(self.tasks, self.factors, carries)
         self.trained = tuple(name for name in self.names if name in carries)
         self._lay_out(carries)
+        self._calibration = self._calibration_of(calibrators or {})
+
+    def _calibration_of(self, calibrators: Mapping[str, Calibrator]) -> Calibration | None:
+        where = self._heads_at()
+        binary = [t.name for t in self.tasks if t.kind == "binary" and t.name in where]
+        foreign = sorted(set(calibrators) - set(binary))
+        if foreign:
+            raise ValueError(f"calibrators: `{foreign[0]}` is no head of a binary task.")
+        by_logit = {where[name].start: found for name, found in calibrators.items()}
+        return Calibration(by_logit) if by_logit else None
+
+    def _heads_at(self) -> dict[str, slice]:
+        """Logits of each head."""
+        return side_by_side([task for task in self.tasks if not task.product_of])
 
     def _lay_out(self, carries: frozenset[str]) -> None:
         """Index tensors in the order of computation (see `TaskLayout`)."""
@@ -233,7 +256,7 @@ class TaskSet(nn.Module):
         return LossTerms(terms_T.sum(), {name: by_order[name] for name in self.trained})
 
     def weight_of_all(self, labels_BK: Tensor, weight_B: Tensor) -> Tensor:
-        """Weights `[B]` with which the rows that are left speak for all rows.
+        """Weights `[B]` with which rows to be judged on speak for all rows.
 
         Each is divided by the share of rows with such labels that was kept.
         """
@@ -242,11 +265,14 @@ class TaskSet(nn.Module):
         return weight_B / row_rates(labels_BK, self.labels, self.thinnings).to(weight_B.dtype)
 
     def corrected(self, logits_BH: Tensor) -> Tensor:
-        """Logits of all rows, of a thinned log's: `[B, H]`, at least float32."""
-        z_BH = at_least_float32(logits_BH)
+        """Logits of all rows, of a thinned log's, and calibrated: `[B, H]`, at least float32."""
+        z_BH = self._of_all_rows(at_least_float32(logits_BH))
+        return z_BH if self._calibration is None else self._calibration(z_BH)
+
+    def _of_all_rows(self, z_BH: Tensor) -> Tensor:
         if not self._corrections:
             return z_BH
-        where = side_by_side([task for task in self.tasks if not task.product_of])
+        where = self._heads_at()
         found = dict[str, Tensor]()
 
         def logit_of(name: str) -> Tensor:

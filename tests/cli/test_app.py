@@ -17,8 +17,10 @@ import polars as pl
 import pytest
 
 from recmtl import __version__
+from recmtl.checkpoint.sealed import read_sealed
 from recmtl.cli import main
 from recmtl.errors import CheckpointError, DataError, MissingExtraError, RecMTLError, SpecError
+from tests.runs import change_state, copied
 
 Recmtl = Callable[..., tuple[int, str, str]]
 
@@ -163,10 +165,48 @@ def test_score_prints_parts(recmtl: Recmtl, run: Path, funnel: Path, tmp_path: P
     code, out, _ = recmtl(*args, "--keep", "user_id, item_id", "--json")
     found = one_object(out)
     assert code == 0
-    assert set(found) == {"rows", "parts", "rows_per_s"}
+    assert set(found) == {"rows", "parts", "rows_per_s", "drift"}
     assert (found["rows"], found["parts"]) == (600, 1)
+    assert found["drift"]["reference"] == {"rows": 600, "rows_of": "validation"}
     scored = pl.read_parquet(tmp_path / "scores/part-00000.parquet")
     assert scored.columns[:2] == ["user_id", "item_id"]
+
+
+def test_score_says_what_drifted_and_strict_ends_with_3(
+    recmtl: Recmtl, run: Path, funnel: Path, tmp_path: Path
+) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet")
+    rows.with_columns(pl.col("price") * 4).write_parquet(tmp_path / "moved.parquet")
+    args = ("score", run, "--data", tmp_path / "moved.parquet", "--out", tmp_path / "scores")
+    code, out, err = recmtl(*args)
+    assert code == 0
+    assert "drift: beside 600 validation rows" in out
+    assert "warning: drifted by more than 0.2: feature `price`" in err
+    code, out, err = recmtl(*args, "--strict", "--json")
+    assert code == 3
+    assert "feature `price`" in one_object(out)["drift"]["over"]
+    assert "are written whole" in err
+    assert pl.read_parquet(tmp_path / "scores/part-00000.parquet").height == rows.height
+    assert recmtl(*args, "--strict", "--drift-threshold", "50")[0] == 0
+    assert recmtl(*args, "--drift-threshold", "0")[0] == 2
+    assert recmtl(*args, "--workers", "0")[0] == 2
+
+
+def test_strict_needs_something_to_compare_with(
+    recmtl: Recmtl, run: Path, funnel: Path, tmp_path: Path
+) -> None:
+    old = copied(run, tmp_path)
+    files = read_sealed(old / "run.json")["files"]
+    change_state(old, files={k: v for k, v in files.items() if k != "reference.json"})
+    (old / "reference.json").unlink()
+    args = ("score", old, "--data", funnel / "test.parquet", "--out", tmp_path / "scores")
+    code, _, err = recmtl(*args, "--strict")
+    assert code == 2
+    assert "there is nothing that `--strict` could compare the log with" in err
+    assert not (tmp_path / "scores").exists()
+    code, out, _ = recmtl(*args)
+    assert code == 0
+    assert "has no reference to compare with" in out
 
 
 def test_report_prints_its_path(recmtl: Recmtl, run: Path) -> None:

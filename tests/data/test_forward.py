@@ -87,7 +87,7 @@ def test_rows_of_a_part_are_taken_by_their_numbers(log: Log, frame: pl.DataFrame
     keeps = np.random.default_rng(3).random(ROWS) < 0.3
     first = pl.scan_parquet(log.files[0]).select(pl.len()).collect().item()
     bits = tuple(np.packbits(part) for part in np.split(keeps, [first]))
-    part = log.filtered(RowFilter("some", pl.lit(value=True), bits))
+    part = log.filtered(RowFilter("some", bits))
     rows = np.sort(np.random.default_rng(4).permutation(part.num_rows)[:500])
     assert part.take(COLUMNS, rows).equals(expected(frame).filter(pl.Series(keeps))[rows])
 
@@ -173,6 +173,11 @@ def test_row_groups_that_do_not_fit_are_named(tmp_path: Path) -> None:
         log.require_room(wide.columns, 20 << 20)
     log.require_room(wide.columns[:9], 20 << 20)
     log.require_room(wide.columns, 32 << 20)
+    shared = (
+        r"of 32 MiB, which 2 workers share\. Use at least `data\.memory=\d+MiB` or fewer workers"
+    )
+    with pytest.raises(DataError, match=shared):
+        log.require_room(wide.columns, 32 << 20, readers=2)
 
 
 def test_reading_does_not_import_pandas(log: Log) -> None:

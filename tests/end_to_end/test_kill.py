@@ -156,7 +156,7 @@ def test_a_signal_ends_scoring_and_reports_with_130(
     number: str, call: Server, log: Path, run: Path, scores: Path, tmp_path: Path
 ) -> None:
     args = ("score", run, "--data", log, "--out", tmp_path / "scores", "--keep", "row,item_id")
-    logits = {"at": "recmtl.scoring.scorer:BatchScorer.logits", "nth": 2, "signal": number}
+    logits = {"at": "recmtl.scoring.scorer:BatchScorer.scores", "nth": 2, "signal": number}
     code, err = call(logits, *args)
     assert (code, "Traceback" in err) == (130, False), err
     assert [p.name for p in (tmp_path / "scores").glob("*")] == [".scoring.json"] or (

@@ -12,6 +12,7 @@ import pytest
 
 from recmtl import BatchScorer, api
 from recmtl.errors import SpecError
+from recmtl.run import Run
 from recmtl.simulate import simulate
 
 CLICKS = {"click": 1.0, "else": 0.1}
@@ -76,6 +77,41 @@ def test_probabilities_are_those_of_all_rows(
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = [line["valid/ctr/pcoc"] for line in lines if "valid/ctr/pcoc" in line]
     assert any(value == pytest.approx(found["tasks"]["ctr"]["pcoc"], rel=1e-4) for value in logged)
+
+
+def test_training_rows_are_thinned_while_they_are_read(world: Path) -> None:
+    out, said = world / "thinned_while_read", list[str]()
+    api.train(
+        world / "spec.yaml",
+        out=out,
+        overrides=[*SMALL, *SHORT, f"data.sample={{keep: {json.dumps(BOTH)}, seed: 4}}"],
+        notify=said.append,
+    )
+    train = pl.read_parquet(world / "train.parquet")
+    kept = Run(out).encoders.num_rows
+    assert f"`data.sample` keeps {kept:,} of {train.height:,} training rows." in said
+    expected = sum(
+        share * train.filter(condition).height
+        for share, condition in (
+            (1.0, pl.col("conversion") == 1),
+            (0.5, (pl.col("conversion") != 1) & (pl.col("click") == 1)),
+            (0.05, pl.col("click") != 1),
+        )
+    )
+    assert kept == pytest.approx(expected, rel=0.05)
+    test = pl.read_parquet(world / "test.parquet")
+    scores = BatchScorer(out, keep=())(test)
+    ctr, ctcvr = (scores[f"probs_{task}"].to_numpy() for task in ("ctr", "ctcvr"))
+    p_ctr, p_cvr = (test[name].to_numpy() for name in ("p_ctr", "p_cvr"))
+    assert ctr.mean() == pytest.approx(p_ctr.mean(), rel=0.1)
+    assert ctcvr.mean() == pytest.approx((p_ctr * p_cvr).mean(), rel=0.25)
+    # Validation rows are all there: they are judged as they are.
+    valid = api.evaluate(out, world / "valid.parquet")["tasks"]["ctr"]
+    summary = json.loads((out / "validation.json").read_text())["tasks"]["ctr"]
+    assert summary["n"] == valid["n"] == pl.read_parquet(world / "valid.parquet").height
+    assert summary["pcoc"] == pytest.approx(valid["pcoc"])
+    with pytest.raises(SpecError, match=r"its spec has no `data\.sampled`"):
+        api.evaluate(out, world / "valid.parquet", sampled=True)
 
 
 def test_rows_are_taken_for_all_there_are_where_nothing_says_how_they_were_thinned(

@@ -13,7 +13,7 @@ from recmtl.exporting.net import ServingNet
 from recmtl.exporting.rows import TablePrecision, pack
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.spec import Spec
-from recmtl.tasks import TaskSet
+from recmtl.tasks import Calibrator, TaskSet
 from recmtl.towers import (
     BiInteractionConfig,
     CGCConfig,
@@ -51,6 +51,8 @@ TOWERS: dict[str, Any] = {
     "din": _SMALL,
 }
 """What is exported: each tower, each thing below or beside one, and attention to sequences."""
+BENT = Calibrator(at=(-1.0, 0.5), values=(-2.0, 0.0), below=0.7, above=1.5)
+"""What a probability is calibrated with, and so all products of it."""
 
 
 class _Attending:
@@ -79,7 +81,7 @@ def world(kind: str, precision: TablePrecision = "fp32") -> World:
     with torch.no_grad():
         for weight in net.parameters():  # wide parts start at zero
             weight += 0.05 * torch.randn(weight.shape, generator=generator)
-    tasks = build_tasks(spec, "tasks", "rows", ENCODERS)
+    tasks = build_tasks(spec, "tasks", "rows", ENCODERS, {"ctr": BENT})
     packed = {name: pack(table, precision) for name, table in tables.items()}
     about = world_layout()
     serving = ServingNet(net, tasks, about, inputs_of(SPEC, about), packed, precision)

@@ -22,7 +22,9 @@ from recmtl._files import sha256_of
 from recmtl.checkpoint.sealed import read_sealed, sealed
 from recmtl.errors import CheckpointError, DataError, SpecError
 from recmtl.exporting.formats import FORMATS, ExportFormat
+from recmtl.run import Run
 from recmtl.scoring import BatchScorer
+from recmtl.tasks import Calibrator
 from tests.runs import copied, settle
 
 
@@ -124,6 +126,19 @@ def test_without_its_log_rows_are_drawn(run: Path, funnel: Path, tmp_path: Path)
     found = json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert found["golden"] == {"rows": 64, "source": "drawn from the vocabularies"}
     api.verify(tmp_path / "out")
+
+
+def test_calibrators_travel(run: Path, funnel: Path, tmp_path: Path) -> None:
+    calibrated = copied(run, tmp_path)
+    bent = Calibrator(at=(-2.0, 0.0), values=(-3.0, 0.0), below=1.0, above=2.0)
+    Run(calibrated).write_calibration({"tasks": {"ctr": {"calibrator": bent._asdict()}}})
+    api.export(calibrated, tmp_path / "out", format="safetensors")
+    rows = pl.read_parquet(funnel / "test.parquet")
+    found, plain = api.load_export(tmp_path / "out")(rows), BatchScorer(run)(rows)
+    expected = BatchScorer(calibrated)(rows)
+    for column in ("probs_ctr", "probs_ctcvr"):
+        assert float((found[column] - expected[column]).abs().max()) <= 1e-6  # type: ignore[arg-type]
+        assert float((found[column] - plain[column]).abs().max()) > 1e-3  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tables", ["fp16", "int8", "int4"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from polars.testing import assert_frame_equal
 
 from recmtl.errors import CheckpointError, DataError, SpecError
 from recmtl.scoring import BatchScorer
+from recmtl.scoring.parts import passes_at_once
+from tests.runs import change_state, copied
 
 WITHOUT_TRAINING = """
 import sys
@@ -99,6 +102,44 @@ def test_it_is_pickled_by_its_path_and_options(run: Path, test_rows: pl.DataFram
     sent = pickle.dumps(scorer)
     assert len(sent) < 1_000
     assert pickle.loads(sent)(test_rows).equals(expected)
+
+
+def test_a_process_opens_what_it_unpickles_once(run: Path, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path)
+    sent = pickle.dumps(BatchScorer(copy, keep=["item_id"], tables="fp16"))
+    first = pickle.loads(sent)
+    assert (first.keep, first.tables) == (("item_id",), "fp16")
+    assert pickle.loads(sent) is first
+    change_state(copy, data="other")  # trained anew
+    assert pickle.loads(sent) is not first
+    assert pickle.loads(pickle.dumps(BatchScorer(copy))).keep == BatchScorer(copy).keep
+    shutil.rmtree(copy)
+    with pytest.raises(CheckpointError, match="is not a run folder"):
+        pickle.loads(sent)
+
+
+@pytest.mark.parametrize("frames", ["polars", "pandas", "pyarrow"])
+def test_a_scorer_that_was_sent_takes_every_kind_of_frame(
+    frames: str, run: Path, scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    sent = pickle.loads(pickle.dumps(scorer))
+    kinds = {"polars": test_rows, "pandas": test_rows.to_pandas(), "pyarrow": test_rows.to_arrow()}
+    found = pl.DataFrame(sent(kinds[frames]))
+    assert_frame_equal(found, scorer(test_rows), check_dtypes=False)
+
+
+def test_passes_of_one_thread_give_the_same_scores_in_any_number(
+    scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    batch = scorer.encoders.encode(pl.concat([test_rows] * 21), labels=False)
+    found = []
+    for threads in (1, 2, 3):
+        with passes_at_once(threads) as pool:
+            found.append(scorer.scores(batch, through=pool.map))
+    for column, expected in found[0].items():
+        for other in found[1:]:
+            np.testing.assert_array_equal(other[column], expected)
+        np.testing.assert_allclose(scorer.scores(batch)[column], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.multiprocess

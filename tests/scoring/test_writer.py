@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -61,21 +62,21 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(
     run: Path, funnel: Path, tmp_path: Path, small_parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score(run, funnel / "test.parquet", tmp_path / "whole")
-    with_scores, calls = BatchScorer.with_scores, []
+    scores, calls = BatchScorer.scores, []
 
-    def stopped(self: BatchScorer, *args: object) -> pl.DataFrame:
+    def stopped(self: BatchScorer, *args: Any, **kwargs: Any) -> dict[str, Any]:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return with_scores(self, *args)  # type: ignore[arg-type]  # passed through
+        return scores(self, *args, **kwargs)
 
-    monkeypatch.setattr(BatchScorer, "with_scores", stopped)
+    monkeypatch.setattr(BatchScorer, "scores", stopped)
     out = tmp_path / "killed[1]*"  # no glob
     with pytest.raises(KeyboardInterrupt):
         score(run, funnel / "test.parquet", out)
     assert len(parts(out)) == 2
     assert not (out / "manifest.json").exists()
-    monkeypatch.setattr(BatchScorer, "with_scores", with_scores)
+    monkeypatch.setattr(BatchScorer, "scores", scores)
     score(run, funnel / "test.parquet", out)
     assert parts(out) == parts(tmp_path / "whole")
     manifests = [(folder / "manifest.json").read_text() for folder in (tmp_path / "whole", out)]

@@ -94,3 +94,14 @@ def test_missing_sections_are_all_named() -> None:
         parse_yaml(RunConfig, "name: shop\n", source="shop.yaml")
     missing = [line.split("`")[1] for line in str(caught.value).split("\n")]
     assert missing == ["data", "features", "tasks", "tower"]
+
+
+def test_calibration_needs_validation_rows() -> None:
+    text = RIGHT.replace("  valid: valid.parquet\n", "").replace("monitor: cvr/auc, ", "")
+    text = text.replace("label: click}", "label: click, calibration: platt}")
+    with pytest.raises(SpecError) as caught:
+        parse_yaml(RunConfig, text, source="shop.yaml")
+    assert str(caught.value) == (
+        "shop.yaml:11: task `ctr`: `calibration` is fitted to validation rows. Write `data.valid`,"
+        " or remove it."
+    )
