@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
     from recmtl.spec import Spec
+    from recmtl.studies.backtest import backtest
     from recmtl.studies.compare import compare
     from recmtl.studies.tune import tune
     from recmtl.training import (
@@ -35,6 +36,7 @@ __all__ = [
     "TorchRecStrategy",
     "TrainResult",
     "__version__",
+    "backtest",
     "compare",
     "evaluate",
     "explain",
@@ -59,6 +61,7 @@ _HOME_OF = {
     "Spec": "recmtl.spec",
     "TorchRecStrategy": "recmtl.training",
     "TrainResult": "recmtl.training",
+    "backtest": "recmtl.studies",
     "compare": "recmtl.studies",
     "evaluate": "recmtl.api",
     "explain": "recmtl.api",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from recmtl.run import Run
     from recmtl.scoring import ScoreResult
     from recmtl.training import TrainResult
+    from recmtl.training.warm_start import WarmStart
 
 __all__ = ["evaluate", "explain", "export", "load_export", "score", "train", "verify"]
 
@@ -27,6 +29,8 @@ def train(
     out: str | Path,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    warm_start: str | Path | None = None,
+    optimizer_state: Literal["keep", "reset"] | None = None,
     progress: Progress = no_progress,
     notify: Callable[[str], None] | None = None,
 ) -> TrainResult:
@@ -36,12 +40,19 @@ def train(
     are found to be right. With `train.devices` this process is the first of so many, and starts
     the others; under `torchrun` every process calls this, and gets the result.
 
+    With `warm_start` a run goes on from the model of a finished one, on other rows: ids keep their
+    table rows and new ones follow, dense statistics, borders and hashes stay, and the weights of
+    the best checkpoint are where training begins.
+
     Args:
         spec: a spec file, or a config that is loaded already.
         data: folder of the data (default: the folder of the spec file).
         out: folder of the run.
         overrides: changes of the spec, such as ``"tower=ple"``.
         overwrite: train anew where `out` holds a run already.
+        warm_start: a finished run to go on from; it stays as it is.
+        optimizer_state: of a warm start: whether the state of the optimizers is taken over
+            (``"keep"``, the default) or begins anew (``"reset"``).
         progress: shows what is going on (see `recmtl._progress`).
         notify: told, in a sentence each, what `recmtl doctor` would warn of, how many processes
             train, and what is not as the spec asks (`train.compile` where it cannot work).
@@ -50,7 +61,8 @@ def train(
         SpecError: the spec or an override is wrong, or `out` holds a finished run or something
             else.
         DataError: the data does not fit the spec, or leaks a label.
-        CheckpointError: `out` holds an interrupted run of another spec or other data.
+        CheckpointError: `out` holds an interrupted run of another spec or other data; or the run
+            to go on from is damaged, not finished, or of another model than the spec describes.
         MissingExtraError: TorchRec, FBGEMM or Lightning is missing or does not fit.
     """
     import torch
@@ -64,9 +76,11 @@ def train(
     from recmtl.training.launch import led_team
     from recmtl.training.team import require_devices
     from recmtl.training.torchrun import follow, leading, torchrun_team
+    from recmtl.training.warm_start import WarmStart
 
     out = Path(out)
     with torchrun_team() as started:
+        _require_warm_start(out, warm_start, optimizer_state)
         config, data_dir = resolve(spec, data, overrides)
         devices = require_devices(config.train.devices, started)
         require_optimizer(config.train.embedding, "cuda" if torch.cuda.is_available() else "cpu")
@@ -74,7 +88,10 @@ def train(
         if started is not None and started.rank > 0:
             follow(started)
             return fit(config, Run(out).encoders, data_dir=data_dir, folder=out, team=started)
-        run, splits = _prepared(config, data_dir, out, overwrite, progress, notify)
+        source = None
+        if warm_start is not None:
+            source = WarmStart.open(warm_start, config, optimizer_state or "keep")
+        run, splits = _prepared(config, data_dir, out, overwrite, source, progress, notify)
         with run.training(data_dir):
             with (
                 led_team(out, data_dir, devices=devices, sharding=config.train.sharding)
@@ -106,6 +123,7 @@ def _prepared(
     data_dir: Path,
     out: Path,
     overwrite: bool,
+    source: WarmStart | None,
     progress: Progress,
     notify: Callable[[str], None] | None,
 ) -> tuple[Run, Splits]:
@@ -114,8 +132,21 @@ def _prepared(
     from recmtl.doctor import encode_all, require_healthy, require_memory
     from recmtl.run import Run
 
-    splits = open_splits(config, data_dir)
-    run = Run.prepare(out, config, data_fingerprint=splits.fingerprint, overwrite=overwrite)
+    before = None if source is None else source.run.encoders
+    record = None if source is None else source.record
+    splits = open_splits(
+        config,
+        data_dir,
+        families=None if before is None else before.families,
+        lists=() if before is None else before.bags,
+    )
+    run = Run.prepare(
+        out,
+        config,
+        data_fingerprint=splits.fingerprint,
+        overwrite=overwrite,
+        warm_start=record,
+    )
     if run is not None:
         return run, splits
     train = splits.train
@@ -125,10 +156,16 @@ def _prepared(
     for finding in require_healthy(config, splits):
         if notify is not None and finding.severity == "warning":
             notify(str(finding))
-    encoders = Encoders.fit(config, train=splits.train, progress=progress)
+    encoders = Encoders.fit(config, train=splits.train, before=before, progress=progress)
     require_memory(config, encoders)
     if splits.valid is not None:
         encode_all(encoders, splits.valid, progress=progress)
+    begin = None
+    if source is not None:
+        begin = partial(source.write, encoders=encoders, config=config)
+        if notify is not None:
+            grown = ", ".join(source.grown(encoders)) or "no table"
+            notify(f"goes on from {source.checkpoint}; grew: {grown}")
     return Run.create(
         out,
         config,
@@ -136,7 +173,26 @@ def _prepared(
         data_fingerprint=splits.fingerprint,
         data_dir=data_dir,
         replace=overwrite,
+        warm_start=record,
+        begin=begin,
     ), splits
+
+
+def _require_warm_start(
+    out: Path, warm_start: str | Path | None, optimizer_state: str | None
+) -> None:
+    """Refuse a warm start that cannot be meant."""
+    if optimizer_state not in (None, "keep", "reset"):
+        raise SpecError(f"optimizer_state: must be `keep` or `reset`, got {optimizer_state!r}.")
+    if warm_start is None and optimizer_state is not None:
+        raise SpecError(
+            "optimizer_state: there is no state of optimizers to keep or to reset without"
+            " `warm_start`. Leave it out, or pass `warm_start`."
+        )
+    if warm_start is not None and Path(warm_start).absolute() == out.absolute():
+        raise SpecError(
+            f"{out}: a run cannot go on from itself. Choose another `--out` for the new one."
+        )
 
 
 def evaluate(

@@ -18,7 +18,7 @@ import errno
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -43,13 +43,14 @@ from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_s
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["REFERENCE", "REPORT", "Run", "versions"]
+__all__ = ["CALIBRATION", "REFERENCE", "REPORT", "Run", "versions"]
 
 REPORT = "report.html"
 REFERENCE = "reference.json"
-_FORMAT = 2
 CALIBRATION = "calibration.json"
+_FORMAT = 2
 _STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
+_WARM_START = "warm_start"
 _LATE = (
     *("plan.txt", "metrics.jsonl", CALIBRATION, "validation.json", REFERENCE, _VERSIONS),
     "checkpoints/index.json",
@@ -99,6 +100,8 @@ class Run:
         data_fingerprint: str,
         data_dir: str | Path | None = None,
         replace: bool = False,
+        warm_start: Mapping[str, str] | None = None,
+        begin: Callable[[Path], None] | None = None,
     ) -> Run:
         """Make a run folder with its config and encoders; it appears whole or not at all.
 
@@ -109,6 +112,8 @@ class Run:
             data_fingerprint: names the data.
             data_dir: where it is, where that is known; later reports look there.
             replace: take the place of a run that is there.
+            warm_start: what it goes on from (see `Run.warm_start`).
+            begin: writes a checkpoint that training begins with into the folder of checkpoints.
 
         Raises:
             SpecError: something is there, and is not to be replaced.
@@ -123,7 +128,9 @@ class Run:
                 starts = [{"from": None, **_place(data_dir), **versions()}]
                 (folder / _VERSIONS).write_text(sealed({"starts": starts}), encoding="utf-8")
                 (folder / "checkpoints").mkdir()
-                state = {
+                if begin is not None:
+                    begin(folder / "checkpoints")
+                state: dict[str, Any] = {
                     "format": _FORMAT,
                     "status": "running",
                     "config": fingerprint(config),
@@ -131,6 +138,8 @@ class Run:
                     "summary": None,
                     "files": _sums(folder, (_CONFIG, "encoders/files.json")),
                 }
+                if warm_start is not None:
+                    state[_WARM_START] = dict(warm_start)
                 (folder / _STATE).write_text(sealed(state), encoding="utf-8")
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not path.is_dir():
@@ -142,14 +151,21 @@ class Run:
 
     @classmethod
     def prepare(
-        cls, path: Path, config: RunConfig, *, data_fingerprint: str, overwrite: bool
+        cls,
+        path: Path,
+        config: RunConfig,
+        *,
+        data_fingerprint: str,
+        overwrite: bool,
+        warm_start: Mapping[str, str] | None = None,
     ) -> Run | None:
         """What `path` is for this training: nothing yet (None), or a run to go on with.
 
         Raises:
             SpecError: `path` holds a finished run, or something that is not a run, or is to be
                 overwritten while it is being trained.
-            CheckpointError: `path` holds an interrupted run of another spec or other data.
+            CheckpointError: `path` holds an interrupted run of another spec or other data, or one
+                that goes on from something else.
             OSError: nothing can be written there.
         """
         recover(path)
@@ -184,6 +200,11 @@ class Run:
                 f"{path}: was started on other data (files, sizes or footers differ). Restore the "
                 "data, choose another"
                 " `--out`, or pass `--overwrite`."
+            )
+        if _decisive(run.warm_start) != _decisive(warm_start):
+            raise CheckpointError(
+                f"{path}: was started {_how(run.warm_start)}, not {_how(warm_start)}. Repeat the"
+                " first call, choose another `--out`, or pass `--overwrite`."
             )
         return run
 
@@ -261,6 +282,16 @@ class Run:
         """Where the data was when training began or went on for the last time."""
         named = [start["data"] for start in self.starts if start.get("data") is not None]
         return Path(str(named[-1])) if named else None
+
+    @property
+    def warm_start(self) -> dict[str, str] | None:
+        """What it went on from, or None where it began with nothing.
+
+        `run` is where that run was, `model` the fingerprint of its checkpoint, `optimizer_state`
+        says whether the state of the optimizers was kept (`keep`) or not (`reset`).
+        """
+        found: dict[str, str] | None = self._state.get(_WARM_START)
+        return found
 
     @property
     def data_fingerprint(self) -> str:
@@ -351,7 +382,7 @@ class Run:
             )
         state = read_sealed(file)
         expected = {"format", "status", "config", "data", "summary", "files"}
-        if set(state) != expected:
+        if set(state) - {_WARM_START} != expected or not _is_warm_start(state.get(_WARM_START)):
             raise CheckpointError(
                 f"{file}: is not recmtl's (expected the keys {sorted(expected)})."
             )
@@ -382,6 +413,28 @@ class Run:
             )
         if problems:
             raise CheckpointError.all_of(problems)
+
+
+def _is_warm_start(value: object) -> bool:
+    """Whether a value read from a file says what a run went on from, or is None."""
+    keys = {"run", "model", "optimizer_state"}
+    if not isinstance(value, dict):
+        return value is None
+    return value.keys() == keys and all(isinstance(text, str) for text in value.values())
+
+
+def _decisive(warm_start: Mapping[str, str] | None) -> dict[str, str]:
+    """What of it decides results: not where the run was."""
+    return {key: text for key, text in (warm_start or {}).items() if key != "run"}
+
+
+def _how(warm_start: Mapping[str, str] | None) -> str:
+    if warm_start is None:
+        return "without `--warm-start`"
+    return (
+        f"with `--warm-start {warm_start['run']} --optimizer-state"
+        f" {warm_start['optimizer_state']}` (model {warm_start['model'][:12]})"
+    )
 
 
 def _place(data_dir: str | Path | None) -> dict[str, str]:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ compare evaluate explain export load_export load_spec save_run
-        score train tune verify
+        TrainResult __version__ backtest compare evaluate explain export load_export load_spec
+        save_run score train tune verify
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """
@@ -67,7 +67,7 @@ PUBLIC = {
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
     "recmtl.api": "evaluate explain export load_export score train verify",
-    "recmtl.studies": "compare tune",
+    "recmtl.studies": "backtest compare tune",
     "recmtl.cli": "main",
 }
 

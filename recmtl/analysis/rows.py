@@ -53,7 +53,9 @@ def validation_log(run: Run, data: str | Path | None = None) -> Log:
 
 
 def _opened(run: Run, folder: Path) -> Log:
-    valid = open_splits(run.config, folder).valid
+    encoders = run.encoders
+    splits = open_splits(run.config, folder, families=encoders.families, lists=encoders.bags)
+    valid = splits.valid
     assert valid is not None
     known = run.data_fingerprint.rpartition("-")[2]
     if known and valid.fingerprint != known:

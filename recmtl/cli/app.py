@@ -34,6 +34,7 @@ _COMMANDS = {
     "report": "One HTML page about a run.",
     "compare": "Towers side by side, with intervals.",
     "tune": "Better values of a spec's keys, by trying them.",
+    "backtest": "Score a day, train on it, and so on.",
 }
 INTERRUPTED = 130
 

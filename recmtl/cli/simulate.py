@@ -52,6 +52,18 @@ __all__ = ["command"]
     "but main effects is left.",
 )
 @click.option(
+    "--days",
+    type=int,
+    help="Days of the log, which gets the column `day`  [default: 30, and no such column]",
+)
+@click.option(
+    "--drift",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Angle in radians by which tastes and biases of items turn in a day, 0 to pi / 2.",
+)
+@click.option(
     "--overwrite",
     is_flag=True,
     help="Replace another simulation, or write beside other files in OUT.",
@@ -65,6 +77,8 @@ def command(
     users: int,
     items: int,
     signal: float,
+    days: int | None,
+    drift: float,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -79,6 +93,8 @@ def command(
             users=users,
             items=items,
             signal=signal,
+            days=days,
+            drift=drift,
             overwrite=overwrite,
             progress=terminal_progress(),
         )

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -22,6 +23,19 @@ __all__ = ["command"]
 @data_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Train anew where OUT holds a run already.")
+@click.option(
+    "--warm-start",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A finished run whose model training goes on from: vocabularies grow, weights are its "
+    "best ones.",
+)
+@click.option(
+    "--optimizer-state",
+    type=click.Choice(["keep", "reset"]),
+    help="Of a warm start: go on with the state of its optimizers, or begin it anew  [default: "
+    "keep]",
+)
 @json_option
 @debug_option
 def command(
@@ -30,6 +44,8 @@ def command(
     data: Path | None,
     out: Path,
     overwrite: bool,
+    warm_start: Path | None,
+    optimizer_state: Literal["keep", "reset"] | None,
     as_json: bool,
 ) -> None:
     """Fit encoders and train the model that SPEC describes; the best checkpoint is kept in RUN.
@@ -48,6 +64,8 @@ def command(
             out=out,
             overrides=overrides,
             overwrite=overwrite,
+            warm_start=warm_start,
+            optimizer_state=optimizer_state,
             progress=terminal_progress(),
             notify=lambda text: click.echo(text, err=True),
         )

@@ -25,18 +25,20 @@ from recmtl.data.counts import EncodeCounts
 from recmtl.data.dense import DenseScale, normalise, read_dense
 from recmtl.data.drawn import draw_rows
 from recmtl.data.dtypes import family, inner, is_list, is_list_of_numbers
-from recmtl.data.fit import Fitted, fit, null_problem
+from recmtl.data.fit import fit, null_problem
+from recmtl.data.fitted import Fitted
 from recmtl.data.labels import Population, Rate, label_problems, read_labels, read_weight
 from recmtl.data.lists import FlatList, alignment_problems, cut, flatten, flatten_weights
 from recmtl.data.mappers import IdFamily, VocabMapper, fits, wrong_family
 from recmtl.data.pools import RowFormat
 from recmtl.data.problems import Problem, raise_all
-from recmtl.data.scan import Log
+from recmtl.data.scan import Log, check_columns
 from recmtl.data.split import open_splits
 from recmtl.data.vectors import normalise_vectors, read_vectors
 from recmtl.data.wanted import Want, wanted_columns
-from recmtl.errors import DataError
+from recmtl.errors import DataError, SpecError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
+from recmtl.spec.changes import feature_changes, task_changes
 
 __all__ = ["Encoders"]
 
@@ -90,6 +92,7 @@ class Encoders:
         *,
         progress: Progress | None = None,
         train: Log | None = None,
+        before: Encoders | None = None,
     ) -> Encoders:
         """Fit on the training rows, in one pass.
 
@@ -98,13 +101,32 @@ class Encoders:
             data_dir: what paths of the spec are relative to (default: the working directory).
             progress: shows how far it is.
             train: training rows that are open already, instead of those the spec names.
+            before: encoders of earlier rows, which grow: their ids keep their rows and new ones
+                follow, counts are added up, and borders, normalisations and scales of labels stay.
 
         Raises:
-            DataError: see `open_log`, `check_columns` and the rules of the features.
+            DataError: see `open_log`, `check_columns` and the rules of the features; columns of
+                other types than `before` was fitted on.
+            SpecError: `before` is of features or tasks that cannot become those of `spec`.
         """
-        log = train if train is not None else open_splits(spec, Path(data_dir or ".")).train
+        if before is not None:
+            problems = [*feature_changes(before.spec, spec), *task_changes(before.spec, spec)]
+            if problems:
+                raise SpecError.all_of(problems)
+        log = train
+        if log is None:
+            families, lists = (None, ()) if before is None else (before.families, before.bags)
+            folder = Path(data_dir or ".")
+            log = open_splits(spec, folder, families=families, lists=lists).train
         plain = Spec(**{name: getattr(spec, name) for name in Spec.model_fields})
-        return cls(fit(plain, log, progress))
+        if before is None:
+            return cls(fit(plain, log, progress))
+        check_columns(log, spec, labels=True)
+        try:
+            before._check(pl.DataFrame(schema=log.schema), labels=False)
+        except DataError as error:
+            raise error.at(log.name) from error
+        return cls(fit(plain, log, progress, before=before._fitted))
 
     def save(self, folder: str | Path) -> None:
         """Write them to a folder, which appears whole or not at all."""
@@ -122,17 +144,16 @@ class Encoders:
     def counts(self, table: str) -> NDArray[Any]:
         """How often each row of a table is looked up by the table's owner in the training rows.
 
-        Buckets whose borders are quantiles have even shares; the rest was counted (of a list-valued
-        sparse feature's vocabulary, the rows that an id is in).
+        Those of all days where the encoders grew. Buckets whose borders are quantiles have even
+        shares; the rest was counted (of a list-valued sparse feature's vocabulary, the rows that an
+        id is in).
         """
-        mapper = self._fitted.mappers[table]
-        if table in self._fitted.counts:
-            return self._fitted.counts[table]()
-        num_items = round(self.num_rows * self._fitted.mean_lengths.get(table, 1.0))
-        if not isinstance(mapper, VocabMapper):
-            return np.full(mapper.rows, num_items // max(mapper.rows - 1, 1))
-        known = mapper.vocab.counts.to_numpy()
-        return np.concatenate([[max(num_items - int(known.sum()), 0)], known])
+        return self._fitted.row_counts(table)
+
+    @property
+    def families(self) -> dict[str, IdFamily]:
+        """Table -> of what family its values are: `int`, `string` or `number`."""
+        return {table: mapper.family for table, mapper in self._fitted.mappers.items()}
 
     def draw(self, num_rows: int, *, seed: int) -> pl.DataFrame:
         """Rows without labels that a log could hold, drawn from what was fitted."""
@@ -149,9 +170,8 @@ class Encoders:
             labels: whether labels are read, and what metrics need beside them.
             keep: further columns to be read.
         """
-        families = {table: mapper.family for table, mapper in self._fitted.mappers.items()}
         return wanted_columns(
-            self.spec, labels=labels, keep=keep, families=families, lists=self.bags
+            self.spec, labels=labels, keep=keep, families=self.families, lists=self.bags
         )
 
     @property

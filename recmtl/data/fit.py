@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from recmtl._checks import size_text
 from recmtl._progress import Progress, silent_if_none
 from recmtl.data.columns import needed_columns
-from recmtl.data.dense import LARGEST, DenseFit, DenseScale, read_dense
+from recmtl.data.dense import LARGEST, DenseFit, read_dense
 from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.fitted import Fitted, grown_counts
 from recmtl.data.heap import keep_little, trim
-from recmtl.data.labels import (
-    LabelCounts,
-    Population,
-    Rate,
-    label_problems,
-    read_labels,
-    read_weight,
-)
+from recmtl.data.labels import LabelCounts, label_problems, read_labels, read_weight
 from recmtl.data.lists import alignment_problems, cut, flatten, flatten_weights
 from recmtl.data.mappers import (
     BucketMapper,
@@ -37,12 +29,12 @@ from recmtl.data.mappers import (
 from recmtl.data.problems import Problem, Tally
 from recmtl.data.quantiles import QuantileSample
 from recmtl.data.scan import Log, check_columns
-from recmtl.data.vectors import VectorFit, VectorScale, read_vectors
+from recmtl.data.vectors import VectorFit, read_vectors
 from recmtl.data.vocab import VocabCounter, num_beyond_int64
 from recmtl.errors import DataError
 from recmtl.spec import SequenceFeature, SparseFeature, Spec
 
-__all__ = ["SAMPLE_ROWS", "Fitted", "fit"]
+__all__ = ["SAMPLE_ROWS", "fit"]
 
 SAMPLE_ROWS = 1_000_000
 """Training rows that quantiles are taken from."""
@@ -51,40 +43,24 @@ _COUNT_BYTES = 16
 _FINISHING = 6  # measured: the peak of making a vocabulary, over the memory of its counts
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """All that encoders know; what is saved with a run."""
-
-    spec: Spec
-    mappers: dict[str, Mapper]
-    """Table -> how a value becomes one of its rows, in the order of `spec.tables`."""
-    counts: dict[str, Callable[[], NDArray[np.uint32]]]
-    """Table -> how often its owner looks each row up in the training rows, where that was counted:
-    all but vocabularies of single ids, which know it, and quantiles. Read from disk when they are
-    asked for: scoring has no use for them."""
-    scales: dict[str, DenseScale]
-    """Dense feature -> its normalisation."""
-    vector_scales: dict[str, VectorScale]
-    """Vector feature with `normalize: standard` -> its normalisation."""
-    single: tuple[str, ...]
-    bags: tuple[str, ...]
-    mean_lengths: dict[str, float]
-    """List column -> mean number of items of a row, after the cut to `max_len`."""
-    base_rates: dict[str, Rate]
-    label_scales: dict[str, tuple[float, float]]
-    populations: dict[str, Population]
-    num_rows: int
-
-
-def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
+def fit(
+    spec: Spec, log: Log, progress: Progress | None = None, *, before: Fitted | None = None
+) -> Fitted:
     """Fit everything on the rows of `log`.
+
+    Args:
+        spec: data, features and tasks.
+        log: the training rows.
+        progress: shows how far it is.
+        before: what was fitted on earlier rows, of the same features and tasks. Vocabularies grow,
+            and counts are added up; borders, normalisations and the scales of labels stay.
 
     Raises:
         DataError: missing or unusable columns; values that the spec forbids, counted over the whole
             log; a vocabulary that does not fit into `data.memory`.
     """
     check_columns(log, spec, labels=True)
-    run = _Run(spec, log)
+    run = _Run(spec, log, before)
     columns = needed_columns(spec, labels=True)
     log.require_room(columns, spec.data.memory_bytes)
     start, frame = 0, log.read(columns, 0, _FIRST_ROWS)  # says how large a row is
@@ -107,9 +83,10 @@ def fit(spec: Spec, log: Log, progress: Progress | None = None) -> Fitted:
 class _Run:
     """The state of one pass."""
 
-    def __init__(self, spec: Spec, log: Log) -> None:
-        self.spec, self.log = spec, log
+    def __init__(self, spec: Spec, log: Log, before: Fitted | None) -> None:
+        self.spec, self.log, self.before = spec, log, before
         lists = {f.name for f in spec.sparse if is_list(log.schema[f.name])}
+        lists = lists if before is None else set(before.bags)
         self.single = tuple(f.name for f in spec.sparse if f.name not in lists)
         self.bags = tuple(f.name for f in spec.sparse if f.name in lists)
         owners = [spec.table_owner(table) for table in spec.tables]
@@ -120,17 +97,19 @@ class _Run:
             for f in owners
             if f.vocab is not None
         }
+        for name, counts in {} if before is None else before.rare.items():
+            self.counters[name].add_counts(counts())
         self.rows = {
             f.name: RowCounter(self._mapper(f))
             for f in owners
-            if f.vocab is None and not isinstance(f.buckets, int)
+            if f.vocab is None and not (before is None and isinstance(f.buckets, int))
         }
         self.repeats = {  # a vocabulary counts rows, and an item may be in one several times
             f.name: VocabCounter(1, pending_ids=self.counters[f.name].pending_ids)
             for f in owners
             if f.vocab is not None and isinstance(f, SequenceFeature)
         }
-        sampled = [f.name for f in owners if isinstance(f.buckets, int)]
+        sampled = [f.name for f in owners if isinstance(f.buckets, int) and before is None]
         # All samples, and what it takes to sort one of them, in a quarter of the budget.
         size = spec.data.memory_bytes // (4 * 8 * (len(sampled) + 3))
         size = min(max(size, 1000), SAMPLE_ROWS)
@@ -174,19 +153,22 @@ class _Run:
         """What was learnt, or every problem that was met."""
         problems = self.tally.messages(self.log.name)
         # Labels that are wrong in themselves make what follows from them meaningless.
-        problems = problems or self.labels.problems(self.log.name)
+        problems = problems or self.labels.problems(self.log.name, unobserved=self.before is None)
         if problems:
             raise DataError.all_of(problems)
+        before = self.before
         mappers = {table: self._mapper(self.spec.table_owner(table)) for table in self.spec.tables}
         for name, repeats in self.repeats.items():
             self.rows[name] = RowCounter(mappers[name])
             seen = repeats.finish()
             self.rows[name].add(seen.ids, seen.counts.to_numpy())
-        return Fitted(
+        rare = {name: counter.rare for name, counter in self.counters.items()}
+        today = Fitted(
             spec=self.spec,
             mappers=mappers,
             scales={f.name: self.dense[f.name].scale(f) for f in self.spec.dense},
             counts={name: counter.result for name, counter in self.rows.items()},
+            rare={name: frame.clone for name, frame in rare.items() if len(frame)},
             vector_scales={name: vectors.scale() for name, vectors in self.vectors.items()},
             single=self.single,
             bags=self.bags,
@@ -195,6 +177,16 @@ class _Run:
             label_scales=self.labels.label_scales(),
             populations=self.labels.populations(),
             num_rows=self.log.num_rows,
+        )
+        if before is None:
+            return today
+        return replace(
+            today,
+            counts=grown_counts(before, today),
+            scales=before.scales,
+            vector_scales=before.vector_scales,
+            base_rates={**before.base_rates, **today.base_rates},
+            label_scales=before.label_scales,
         )
 
     def _add_ids(
@@ -229,11 +221,17 @@ class _Run:
             self.samples[feature.name].add(column, start)
 
     def _family(self, table: str) -> IdFamily:
+        if self.before is not None:
+            return self.before.mappers[table].family
         return "string" if family(inner(self.log.schema[table])) == "string" else "int"
 
     def _mapper(self, owner: SparseFeature | SequenceFeature) -> Mapper:
+        before = None if self.before is None else self.before.mappers[owner.name]
         if owner.vocab is not None:
-            return VocabMapper(self.counters[owner.name].finish())
+            grows = before.vocab if isinstance(before, VocabMapper) else None
+            return VocabMapper(self.counters[owner.name].finish(grows))
+        if before is not None:
+            return before
         if owner.hash is not None:
             return HashMapper(owner.hash, self._family(owner.name))
         if not isinstance(owner.buckets, int):

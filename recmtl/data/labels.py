@@ -161,8 +161,13 @@ class LabelCounts:
                 class_B = label_B[is_class_B].astype(np.int64)
                 self.classes[task.name] += np.bincount(class_B, weight_B[is_class_B], task.classes)
 
-    def problems(self, where: str) -> list[str]:
-        """Contradictions, and tasks that no row observes, each after the place."""
+    def problems(self, where: str, *, unobserved: bool = True) -> list[str]:
+        """Contradictions, and tasks that no row observes, each after the place.
+
+        Args:
+            where: the place.
+            unobserved: whether a task that no row observes is a problem.
+        """
         problems = []
         for task in self.spec.tasks:
             if count := self.impossible[task.name]:
@@ -171,7 +176,7 @@ class LabelCounts:
                     f"`{task.given}` is 0, but task `{task.name}` "
                     f"is given `{task.given}`. Repair the labels, or remove `given`."
                 )
-            if not self.moments[task.name].weight:
+            if unobserved and not self.moments[task.name].weight:
                 given = "" if task.given is None else f" and `{task.given}` is 1"
                 problems.append(
                     f"{where}: task `{task.name}`: no training row with a weight above 0 observes "
@@ -187,22 +192,29 @@ class LabelCounts:
         """Weighted positive rate of every binary task without `product_of`.
 
         Kept at least half a row away from 0 and 1, so that it has a logit. The share of each class
-        of a multiclass task, with at least half a row for each.
+        of a multiclass task, with at least half a row for each. Tasks that no row observes are left
+        out.
         """
         rates: dict[str, Rate] = {}
         for task in self._heads("binary"):
+            if not self.moments[task.name].weight:
+                continue
             margin = 0.5 / self.rows[task.name]
             rates[task.name] = min(max(self.moments[task.name].mean, margin), 1.0 - margin)
         for name, weight_C in self.classes.items():
+            if not weight_C.sum():
+                continue
             share_C = np.maximum(weight_C / weight_C.sum(), 0.5 / self.rows[name])
             rates[name] = tuple((share_C / share_C.sum()).tolist())
         return rates
 
     def label_scales(self) -> dict[str, tuple[float, float]]:
-        """Weighted mean and standard deviation of every regression label; 1 for a constant one."""
+        """Weighted mean and standard deviation of regression labels; 1 for a constant one."""
         scales = {}
         for task in self._heads("regression"):
             moments, span = self.moments[task.name], self.ranges[task.name]
+            if not moments.weight:
+                continue
             std = math.sqrt(moments.squares / moments.weight) if span.high > span.low else 0.0
             scales[task.name] = (moments.mean, std or 1.0)
         return scales

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,13 @@ class Splits(NamedTuple):
         return "-".join(log.fingerprint for log in self if log is not None)
 
 
-def open_splits(spec: Spec | DataSpec, data_dir: Path) -> Splits:
+def open_splits(
+    spec: Spec | DataSpec,
+    data_dir: Path,
+    *,
+    families: Mapping[str, str] | None = None,
+    lists: Collection[str] = (),
+) -> Splits:
     """Open training and validation rows.
 
     * A file, glob or folder in `valid`: those rows.
@@ -56,19 +62,24 @@ def open_splits(spec: Spec | DataSpec, data_dir: Path) -> Splits:
         spec: paths and split, and what is read of the rows; of `data` alone, all columns are, as
             what they are.
         data_dir: what relative paths are relative to.
+        families: table -> family of its ids, where encoders have been fitted.
+        lists: sparse features that were fitted on lists.
 
     Raises:
         DataError: see `open_log`; a column of the split that is missing or unusable; a part that
             would be empty.
     """
     data = spec if isinstance(spec, DataSpec) else spec.data
-    columns = None if isinstance(spec, DataSpec) else wanted_columns(spec, labels=True)
+    columns = None
+    if isinstance(spec, Spec):
+        columns = wanted_columns(spec, labels=True, families=families, lists=lists)
     log = open_log(data.train, base=data_dir, columns=columns)
     if data.valid is None:
         splits = Splits(log, None)
     elif isinstance(data.valid, str):
         if isinstance(spec, Spec):
-            columns = wanted_columns(spec, labels=True, families=_families(spec, log))
+            families = _families(spec, log) if families is None else families
+            columns = wanted_columns(spec, labels=True, families=families, lists=lists)
         splits = Splits(log, open_log(data.valid, base=data_dir, columns=columns))
     elif isinstance(data.valid, SplitByKey):
         splits = _by_key(log, data.valid)

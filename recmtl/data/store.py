@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recmtl._files import atomic_folder, is_name, sha256_of, write_json
 from recmtl.data.dense import DenseScale
 from recmtl.data.files import first_line
-from recmtl.data.fit import Fitted
+from recmtl.data.fitted import Fitted
 from recmtl.data.labels import Population, Rate
 from recmtl.data.mappers import BucketMapper, HashMapper, IdFamily, Mapper, VocabMapper
 from recmtl.data.vectors import VectorScale
@@ -45,6 +45,8 @@ class _Table(_Strict):
     file: Annotated[str, Field(pattern=r"^vocab-\d{4,9}\.parquet$")] = "vocab-0000.parquet"
     counts: Annotated[str, Field(pattern=r"^counts-\d{4,9}\.parquet$")] | None = None
     """How often each row is looked up."""
+    rare: Annotated[str, Field(pattern=r"^rare-\d{4,9}\.parquet$")] | None = None
+    """The ids that a vocabulary left out, and their counts."""
 
 
 class _VectorScale(_Strict):
@@ -78,7 +80,9 @@ def save(fitted: Fitted, folder: Path) -> None:
     """Write all files, or none; a folder that is there is replaced."""
     with atomic_folder(folder) as temporary:
         tables = [
-            _save_table(name, mapper, temporary) | _save_counts(name, fitted, temporary)
+            _save_table(name, mapper, temporary)
+            | _save_counts(name, fitted, temporary)
+            | _save_rare(name, fitted, temporary)
             for name, mapper in fitted.mappers.items()
         ]
         write_json(
@@ -190,6 +194,14 @@ def _save_counts(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
     return {"counts": file}
 
 
+def _save_rare(name: str, fitted: Fitted, folder: Path) -> dict[str, Any]:
+    if name not in fitted.rare:
+        return {}
+    file = f"rare-{[*fitted.rare].index(name):04d}.parquet"
+    fitted.rare[name]().write_parquet(folder / file, compression="zstd")
+    return {"rare": file}
+
+
 def _restore(text: str, folder: Path) -> Fitted:
     state = _State.model_validate_json(text)
     spec = state.spec
@@ -200,6 +212,11 @@ def _restore(text: str, folder: Path) -> Fitted:
             table.name: partial(_restore_counts, table.rows, folder / table.counts)
             for table in state.tables
             if table.counts is not None
+        },
+        rare={
+            table.name: partial(_restore_ids, folder / table.rare, "table of rare ids")
+            for table in state.tables
+            if table.rare is not None
         },
         scales={name: DenseScale(*scale) for name, scale in state.scales.items()},
         vector_scales={
@@ -263,15 +280,20 @@ def _restore_table(table: _Table, folder: Path) -> Mapper:
     if table.kind == "buckets":
         return BucketMapper(np.array(table.borders, np.float64))
     file = folder / table.file
-    frame = _read_columns(file, ["id", "count"], "vocabulary")
-    ids = frame["id"]
-    if ids.dtype not in (pl.Int64, pl.String) or ids.null_count() or not ids.is_unique().all():
-        raise CheckpointError(f"{file}: its ids are not those of a vocabulary. Train again.")
+    frame = _restore_ids(file, "vocabulary")
     if len(frame) + 1 != table.rows:
         raise CheckpointError(
             f"{file}: has {len(frame)} ids, expected {table.rows - 1}. Train again."
         )
-    return VocabMapper(Vocabulary(ids, frame["count"]))
+    return VocabMapper(Vocabulary(frame["id"], frame["count"]))
+
+
+def _restore_ids(file: Path, what: str) -> pl.DataFrame:
+    frame = _read_columns(file, ["id", "count"], what)
+    ids = frame["id"]
+    if ids.dtype not in (pl.Int64, pl.String) or ids.null_count() or not ids.is_unique().all():
+        raise CheckpointError(f"{file}: its ids are not those of a {what}. Train again.")
+    return frame
 
 
 def _restore_counts(num_rows: int, file: Path) -> NDArray[np.uint32]:

@@ -20,6 +20,8 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 class Vocabulary:
     """Ids in the order of their rows 1, 2, ...: by descending count, equal counts by value.
 
+    One that grew has its earlier ids first, and then those that came, in this order.
+
     Attributes:
         ids: Int64 or String, without nulls and duplicates.
         counts: number of training rows of each id.
@@ -57,16 +59,24 @@ class VocabCounter:
     Args:
         min_count: ids seen less often are left out.
         pending_ids: counts of single pieces that are gathered before they are added up.
+
+    Attributes:
+        rare: the ids that `finish` left out, ascending, with their counts.
     """
 
     def __init__(self, min_count: int, *, pending_ids: int = 1 << 20) -> None:
         self.min_count, self.pending_ids = min_count, pending_ids
+        self.rare = pl.DataFrame()
         self._pending: list[pl.DataFrame] = []
         self._shares: list[pl.DataFrame] = []
 
     def add(self, values: pl.Series) -> None:
         """Count the values of one piece (Int64 or String; nulls are not counted)."""
-        self._pending.append(_counted(values.drop_nulls()))
+        self.add_counts(_counted(values.drop_nulls()))
+
+    def add_counts(self, counts: pl.DataFrame) -> None:
+        """Add what was counted elsewhere: `id` (Int64 or String) and `count` (Int64)."""
+        self._pending.append(counts)
         if _num_rows(self._pending) > max(self.pending_ids, _num_rows(self._shares) // 2):
             self._merge()
 
@@ -81,17 +91,37 @@ class VocabCounter:
         self._merge()
         return _num_rows(self._shares)
 
-    def finish(self) -> Vocabulary:
-        """The vocabulary of all that was added; the counts are given back."""
+    def finish(self, before: Vocabulary | None = None) -> Vocabulary:
+        """The vocabulary of all that was added; the counts are given back.
+
+        Args:
+            before: a vocabulary that grows: its ids keep their rows, whatever was counted is added
+                to their counts, and ids that are new follow.
+        """
         self._merge()
         kept: list[pl.DataFrame] = []
+        rare: list[pl.DataFrame] = []
+        known_counts = None if before is None else before.counts.to_numpy().copy()
         while self._shares:
-            kept.append(self._shares.pop().filter(pl.col("count") >= self.min_count))
+            share = self._shares.pop()
+            if before is not None and known_counts is not None:
+                row = before.lookup(share["id"])
+                known_counts[row[row > 0] - 1] += share["count"].to_numpy()[row > 0]
+                share = share.filter(pl.Series(row == 0))
+            is_kept = pl.col("count") >= self.min_count
+            kept.append(share.filter(is_kept))
+            rare.append(share.filter(~is_kept))
+        self.rare = pl.concat(rare).sort("id")
         table = pl.concat(kept)
         by_id = table["id"].arg_sort().to_numpy()
         by_count = np.argsort(-table["count"].to_numpy()[by_id], kind="stable")
         table = table[by_id[by_count]]
-        return Vocabulary(table["id"], table["count"])
+        if before is None:
+            return Vocabulary(table["id"], table["count"])
+        return Vocabulary(
+            pl.concat([before.ids, table["id"]]),
+            pl.concat([pl.Series("count", known_counts), table["count"]]),
+        )
 
     def _merge(self) -> None:
         if not self._pending:

@@ -158,6 +158,7 @@ def _write(
         ],
         spec=(opened.path / "config.yaml").read_text(encoding="utf-8"),
         plan=_text(opened.path / "plan.txt"),
+        warm_start=opened.warm_start,
         versions=_distinct(opened.starts),
     )
     path = opened.path / REPORT

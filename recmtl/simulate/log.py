@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from recmtl.simulate.world import DEVICES, GENDERS, Bools, Context, Ints, World
+from recmtl.simulate.world import DAY_S, DEVICES, GENDERS, Bools, Context, Ints, World
 
-__all__ = ["click_histories", "draw_log"]
+__all__ = ["click_histories", "days_of", "draw_log"]
 
 FIRST_SECOND = 1_735_689_600
 """2025-01-01 00:00 UTC."""
@@ -52,6 +52,18 @@ def draw_log(world: World, seen: Context, rng: np.random.Generator) -> pl.DataFr
             "p_cvr": p_cvr_N,
         }
     )
+
+
+def days_of(seen: Context) -> pl.Series:
+    """The date of each impression.
+
+    Example:
+        >>> zero = np.zeros(2, np.int64)
+        >>> days_of(Context(zero, zero, zero, np.array([0, 86_400]))).to_list()
+        [datetime.date(2025, 1, 1), datetime.date(2025, 1, 2)]
+    """
+    days = (seen.day_N + FIRST_SECOND // DAY_S).astype(np.int32)
+    return pl.Series("day", days).cast(pl.Date)
 
 
 def click_histories(

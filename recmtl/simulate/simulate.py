@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from recmtl.errors import SpecError
 from recmtl.metrics import auc
 from recmtl.simulate.additive import fit_additive, predict_additive
 from recmtl.simulate.funnel_spec import FUNNEL_SPEC
-from recmtl.simulate.log import draw_log
-from recmtl.simulate.world import NUM_ITEMS, NUM_USERS, Context, Ints, World, draw_context
+from recmtl.simulate.log import days_of, draw_log
+from recmtl.simulate.world import NUM_DAYS, NUM_ITEMS, NUM_USERS, Context, Ints, World, draw_context
 
 __all__ = ["SimulationSummary", "simulate"]
 
 MIN_ROWS = 100
 MIN_USERS = MIN_ITEMS = 10
 MAX_SIGNAL = 10.0
+MAX_DAYS = 3650
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SUMMARY = "simulation.json"
 ROW_GROUP_ROWS = 40_000
@@ -32,7 +34,7 @@ FRESH_ROWS = (40_000, 1_600_000)
 """Fewest and most impressions that the additive models are fitted on; else four times the rows."""
 FRESH_ROWS_PER_ID = 8
 """Of each user and item on the average; a model fitted on fewer would be no bound."""
-ADDED = {"users": NUM_USERS, "items": NUM_ITEMS, "signal": 1.0}
+ADDED = {"users": NUM_USERS, "items": NUM_ITEMS, "signal": 1.0, "days": None, "drift": 0.0}
 """What a summary of an earlier version does not say, because it could not be changed."""
 
 
@@ -44,12 +46,15 @@ class _World(NamedTuple):
     users: int
     items: int
     signal: float
+    days: int | None
+    drift: float
 
     def in_words(self, *, fully: bool) -> str:
         """As in "a simulation of 400 rows and seed 1"."""
         text = f"of {self.rows:,} rows and seed {self.seed}"
         if fully:
             text += f" with {self.users:,} users, {self.items:,} items and signal {self.signal:g}"
+            text += f", {self.days or NUM_DAYS} days and drift {self.drift:g}"
         return text
 
 
@@ -70,13 +75,17 @@ class SimulationSummary:
     items: int
     signal: float
     """How much tastes, reactions to prices and the time of day count."""
+    days: int | None
+    """Days of the log, where they were asked for: it has the column `day` then."""
+    drift: float
+    """Angle in radians by which tastes and biases of items turn in a day."""
     base_rates: dict[str, float]
     """Clicks and conversions (`ctcvr`) over all rows, and `cvr`, conversions over clicks."""
     bayes_auc: dict[str, float | None]
     """AUC of the true probabilities on the test rows; `cvr` is over all impressions, against
     `conversion_potential`."""
     additive_auc: dict[str, float | None]
-    """The same of the best model without interactions."""
+    """The same of the best model without interactions; None in a world that drifts."""
 
     def to_dict(self) -> dict[str, object]:
         """The summary as plain values, ready for JSON."""
@@ -91,6 +100,8 @@ def simulate(
     users: int = NUM_USERS,
     items: int = NUM_ITEMS,
     signal: float = 1.0,
+    days: int | None = None,
+    drift: float = 0.0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SimulationSummary:
@@ -108,12 +119,17 @@ def simulate(
         signal: how much tastes, reactions to prices and the categories' time of day count in the
             logits, from 0 to 10; with 0 main effects alone are left, and no model can be better
             than the best additive one.
+        days: number of days that the log is spread over (default: 30); the column `day`, a date, is
+            there where they are given.
+        drift: angle in radians by which users' tastes and items' biases turn from one day to the
+            next, from 0 to pi / 2: what they are n days later correlates with what they were by
+            cos(n drift).
         overwrite: write beside other files in `out` too.
         progress: shows what is under way; None for silence.
 
     Raises:
-        SpecError: too few rows, users or items, a negative seed, a signal out of its range, or
-            `out` holds something else.
+        SpecError: too few rows, users or items, a negative seed, a signal, days or a drift out of
+            their range, or `out` holds something else.
 
     Example:
         >>> import tempfile
@@ -122,13 +138,17 @@ def simulate(
         ...     sorted(file.name for file in summary.spec.parent.iterdir())
         ['simulation.json', 'spec.yaml', 'test.parquet', 'train.parquet', 'valid.parquet']
     """
-    asked = _World(rows, seed, users, items, float(signal))
+    asked = _World(rows, seed, users, items, float(signal), days, float(drift))
     _check_arguments(out, asked, overwrite=overwrite)
     with silent_if_none(progress)("simulate", total=3, unit="steps") as bar:
-        world = World.draw(seed, num_users=users, num_items=items, signal=asked.signal)
+        world = World.draw(
+            seed, num_users=users, num_items=items, signal=asked.signal, drift=asked.drift
+        )
         rng = np.random.default_rng([seed, 1])
-        seen = draw_context(world, rows, rng)
+        seen = draw_context(world, rows, rng, num_days=days or NUM_DAYS)
         frame = draw_log(world, seen, rng)
+        if days is not None:
+            frame = frame.insert_column(1, days_of(seen))
         bar.advance(1)
         ends = [round(rows * SHARES["train"]), rows - round(rows * SHARES["test"])]
         summary = _summarise(out / "spec.yaml", asked, world, seen, frame, first_test_row=ends[1])
@@ -147,6 +167,10 @@ def _check_arguments(out: Path, asked: _World, *, overwrite: bool) -> None:
     ]
     if not 0 <= asked.signal <= MAX_SIGNAL:  # NaN neither
         problems.append(f"`signal` must be between 0 and {MAX_SIGNAL:g}, got {asked.signal:g}.")
+    if asked.days is not None and not 1 <= asked.days <= MAX_DAYS:
+        problems.append(f"`days` must be between 1 and {MAX_DAYS:,}, got {asked.days}.")
+    if not 0 <= asked.drift <= math.pi / 2:
+        problems.append(f"`drift` must be between 0 and {math.pi / 2:.4f}, got {asked.drift:g}.")
     if out.exists() and not out.is_dir():
         problems.append(f"{out} is a file; name a folder to write the simulation to.")
     elif out.is_dir() and not overwrite:
@@ -196,7 +220,7 @@ def _summarise(
     test = frame[first_test_row:]
     test_columns = _main_effects(Context(*(x_N[first_test_row:] for x_N in seen)))
     num_fresh = min(max(4 * frame.height, FRESH_ROWS[0]), FRESH_ROWS[1])
-    is_seen = num_fresh >= FRESH_ROWS_PER_ID * max(asked.users, asked.items)
+    is_seen = num_fresh >= FRESH_ROWS_PER_ID * max(asked.users, asked.items) and not asked.drift
     fresh = draw_context(world, num_fresh, np.random.default_rng([asked.seed, 2]))
     p_ctr_N, p_cvr_N = world.probs(fresh)
     truth_N = {"ctr": p_ctr_N, "cvr": p_cvr_N, "ctcvr": p_ctr_N * p_cvr_N}

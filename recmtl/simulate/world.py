@@ -6,13 +6,13 @@ for clicks and conversions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEVICES", "GENDERS", "Context", "World", "draw_context"]
+__all__ = ["DAY_S", "DEVICES", "GENDERS", "NUM_DAYS", "Context", "World", "draw_context"]
 
 NUM_USERS = 5_000
 NUM_ITEMS = 2_000
@@ -49,6 +49,11 @@ class Context(NamedTuple):
     """Seconds since the first day began."""
 
     @property
+    def day_N(self) -> Ints:
+        """Number of the day, from 0."""
+        return self.time_N // DAY_S
+
+    @property
     def hour_N(self) -> Ints:
         """Hour of the day, 0 to 23."""
         return self.time_N % DAY_S // 3600
@@ -65,6 +70,10 @@ class World:
     :math:`v_i` mostly that of its category. Users also differ in how they react to prices
     (:math:`r_u`), and categories in their time of day. Conversions have tastes and biases of their
     own, correlated with those of clicks: clicked impressions are no fair sample for conversions.
+
+    Where the world drifts, tastes and items' biases turn, day by day, towards those of others: the
+    :math:`t_u` of day n is :math:`\cos(n \, drift) \, t_u + \sin(n \, drift) \, t'_u`, and so are
+    :math:`\beta_i` and the tastes of conversions.
     """
 
     age_U: Ints
@@ -90,6 +99,11 @@ class World:
     signal: float
     """Factor of tastes, of reactions to prices and of the categories' time of day."""
     intercept_2: Floats
+    drift: float = 0.0
+    """Angle in radians by which tastes and biases of items turn in a day."""
+    later_bias_2I: Floats | None = None
+    """Where they turn to; so are the tastes below."""
+    later_taste_2UK: Floats | None = None
 
     @classmethod
     def draw(
@@ -99,6 +113,7 @@ class World:
         num_users: int = NUM_USERS,
         num_items: int = NUM_ITEMS,
         signal: float = 1.0,
+        drift: float = 0.0,
     ) -> World:
         """The world of `seed`; the intercepts are set so that `CTR` and `CVR_OF_CLICKS` hold.
 
@@ -108,6 +123,7 @@ class World:
             num_items: number of items I.
             signal: how much users' tastes, their reactions to prices and the categories' time of
                 day count in the logits; with 0 main effects alone are left.
+            drift: angle in radians by which tastes and biases of items turn in a day.
         """
         rng = np.random.default_rng([seed, 0])
         age_U = rng.integers(18, 75, num_users)
@@ -148,7 +164,8 @@ class World:
             signal=signal,
             intercept_2=np.zeros(2),
         )
-        return world._calibrated(draw_context(world, 200_000, rng))
+        world = world._calibrated(draw_context(world, 200_000, rng))
+        return world._drifting(drift, np.random.default_rng([seed, 3])) if drift else world
 
     def logits(self, seen: Context) -> tuple[Floats, Floats]:
         """Logits of a click, and of a conversion given a click, each [N]."""
@@ -163,16 +180,41 @@ class World:
     def _logit(self, seen: Context, k: int) -> Floats:
         user_N, item_N = seen.user_N, seen.item_N
         angle_N = 2 * np.pi / 24 * (seen.hour_N - self.peak_hour_C[self.category_I[item_N]])
-        main_N = self.bias_2U[k][user_N] + self.bias_2I[k][item_N]
+        bias_N, taste_N = self._on_its_day(seen, k)
+        main_N = self.bias_2U[k][user_N] + bias_N
         main_N += np.array([(0.15, 0.0, -0.15), (-0.2, 0.0, 0.2)])[k][seen.device_N]
         main_N += 0.15 * np.cos(2 * np.pi / 24 * (seen.hour_N - 21))
-        taste_N = np.einsum("nk,nk->n", self.taste_2UK[k][user_N], self.position_IK[item_N])
         price_N = self.price_reaction_2U[k][user_N] * self.price_z_I[item_N]
         hour_N = (0.25, 0.1)[k] * np.cos(angle_N)
         logit_N: Floats = self.intercept_2[k] + main_N
         for interaction_N in (taste_N, price_N, hour_N):
             logit_N += self.signal * interaction_N
         return logit_N
+
+    def _on_its_day(self, seen: Context, k: int) -> tuple[Floats, Floats]:
+        """Each impression's bias of the item, and how far the item is to the user's taste."""
+        user_N, item_N = seen.user_N, seen.item_N
+        position_NK = self.position_IK[item_N]
+        bias_N = self.bias_2I[k][item_N]
+        taste_N = np.einsum("nk,nk->n", self.taste_2UK[k][user_N], position_NK)
+        if self.later_bias_2I is None or self.later_taste_2UK is None:
+            return bias_N, taste_N
+        angle_N = self.drift * seen.day_N
+        later_N = np.einsum("nk,nk->n", self.later_taste_2UK[k][user_N], position_NK)
+        return (
+            np.cos(angle_N) * bias_N + np.sin(angle_N) * self.later_bias_2I[k][item_N],
+            np.cos(angle_N) * taste_N + np.sin(angle_N) * later_N,
+        )
+
+    def _drifting(self, drift: float, rng: np.random.Generator) -> World:
+        """The same world, where each user turns to another one's tastes, each item likewise."""
+        users, items = (rng.permutation(n) for n in (len(self.age_U), len(self.category_I)))
+        return replace(
+            self,
+            drift=drift,
+            later_bias_2I=self.bias_2I[:, items],
+            later_taste_2UK=self.taste_2UK[:, users],
+        )
 
     def _calibrated(self, seen: Context) -> World:
         """The same world; sets the intercepts that give the two rates on `seen`."""
@@ -184,8 +226,10 @@ class World:
         return self
 
 
-def draw_context(world: World, num_rows: int, rng: np.random.Generator) -> Context:
-    """Draw `num_rows` impressions in the order of time.
+def draw_context(
+    world: World, num_rows: int, rng: np.random.Generator, *, num_days: int = NUM_DAYS
+) -> Context:
+    """Draw `num_rows` impressions of `num_days` days in the order of time.
 
     There are more in the evening; what is shown does not depend on the user's taste.
     """
@@ -193,7 +237,7 @@ def draw_context(world: World, num_rows: int, rng: np.random.Generator) -> Conte
     by_hour = _shares(1.2 + np.cos(2 * np.pi / 24 * (hours - 20)))
     hour_N = rng.choice(24, num_rows, p=by_hour)
     second_N = hour_N * 3600 + rng.integers(0, 3600, num_rows)
-    time_N = np.sort(rng.integers(0, NUM_DAYS, num_rows) * DAY_S + second_N)
+    time_N = np.sort(rng.integers(0, num_days, num_rows) * DAY_S + second_N)
     user_N = rng.choice(len(world.activity_U), num_rows, p=world.activity_U)
     item_N = rng.choice(len(world.popularity_I), num_rows, p=world.popularity_I)
     cumulative_ND = world.device_UD.cumsum(axis=1)[user_N]

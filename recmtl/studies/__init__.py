@@ -1,6 +1,7 @@
 """Studies: questions that take several runs to answer."""
 
+from recmtl.studies.backtest import backtest
 from recmtl.studies.compare import compare
 from recmtl.studies.tune import tune
 
-__all__ = ["compare", "tune"]
+__all__ = ["backtest", "compare", "tune"]

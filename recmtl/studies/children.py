@@ -46,6 +46,7 @@ class Job:
         run: its folder.
         log: where what it says is written.
         epochs: that it will train.
+        arguments: further ones of `recmtl train`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Job:
     run: Path
     log: Path
     epochs: int
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ class _Child:
         _wait_until_free(job.run)
         job.log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", str(_CHILD), "train", str(job.spec)]
-        command += ["--data", str(data_dir), "--out", str(job.run)]
+        command += ["--data", str(data_dir), "--out", str(job.run), *job.arguments]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -48,7 +48,12 @@ class ClickLogDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the files and check their columns; on every process, once."""
         if self.splits is None:
-            splits = open_splits(self.config, self.data_dir)
+            splits = open_splits(
+                self.config,
+                self.data_dir,
+                families=self.encoders.families,
+                lists=self.encoders.bags,
+            )
             for log in splits:
                 if log is not None:
                     check_columns(log, self.config, labels=True)

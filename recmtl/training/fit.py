@@ -33,6 +33,7 @@ from recmtl.training.signals import StopRequest, TrainingInterrupted
 from recmtl.training.strategy import TorchRecStrategy
 from recmtl.training.team import ALONE, Team, TeamEnvironment, joined
 from recmtl.training.validation import json_number
+from recmtl.training.warm_start import WARM_START
 
 __all__ = ["TrainResult", "fit", "require_loggers"]
 
@@ -64,9 +65,10 @@ def fit(
 ) -> TrainResult:
     """Train, keep the best checkpoint, and go on where an interrupted training of `folder` stopped.
 
-    It leaves `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was
-    interrupted at any moment and continued ends with the same metrics as one that was not: bit for
-    bit in one process.
+    A run that was warm-started begins with the checkpoint that it was made with. Training leaves
+    `checkpoints/`, `metrics.jsonl`, `plan.txt` and `logs/` in `folder`. A run that was interrupted
+    at any moment and continued ends with the same metrics as one that was not: bit for bit in one
+    process.
 
     Args:
         config: what to train.
@@ -91,8 +93,11 @@ def fit(
         path = folder / "checkpoints" / last
         state = read_state(path)
         try:
-            written = state["callbacks"]["RunCheckpoints"]["metrics"]
-            start = _Start(path, state["global_step"], written)
+            if WARM_START in state:
+                start = _Start(warm=path)
+            else:
+                written = state["callbacks"]["RunCheckpoints"]["metrics"]
+                start = _Start(path, state["global_step"], written)
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path}: its state lacks {error}; it was not written by `recmtl train`. Train"
@@ -118,6 +123,8 @@ class _Start(NamedTuple):
     step: int = 0
     written: dict[str, Any] | None = None
     """How far `metrics.jsonl` was."""
+    warm: Path | None = None
+    """Checkpoint whose tensors training begins with, at step 0."""
 
 
 def _fit(
@@ -151,6 +158,8 @@ def _fit(
         checkpoints,
         _PlanFile(folder / "plan.txt", team),
     ]
+    if start.warm is not None:
+        callbacks.append(_WarmStart(start.warm))
     if config.train.patience is not None and monitor is not None:
         callbacks.append(_Patience(monitor, config.train.patience))
     module = MultiTaskModule(config, encoders)
@@ -210,6 +219,17 @@ class _Patience(EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+
+class _WarmStart(Callback):
+    """Begins with the tensors of a checkpoint."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer.strategy, TorchRecStrategy)
+        trainer.strategy.start_from(self.checkpoint)
 
 
 class _PlanFile(Callback):

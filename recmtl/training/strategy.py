@@ -28,8 +28,10 @@ from recmtl.training.optim import TablesAndDense
 from recmtl.training.state import from_json, to_json
 from recmtl.training.team import TeamEnvironment
 
-__all__ = ["TorchRecStrategy", "bare_net"]
+__all__ = ["EARLIER_STEPS", "TorchRecStrategy", "bare_net"]
 
+EARLIER_STEPS = "earlier_steps"
+"""Where the state of a checkpoint says how many updates its optimizer saw before the run began."""
 _TIMEOUT = timedelta(minutes=30)
 _USED: weakref.WeakSet[TorchRecStrategy] = weakref.WeakSet()
 """What may hold a process group when the interpreter ends."""
@@ -82,6 +84,7 @@ class TorchRecStrategy(DDPStrategy):
             timeout=timeout,
         )
         self.plan_text = ""
+        self._earlier_steps = 0  # that the state of the tables' optimizer has seen in other runs
         self._find_unused_parameters = find_unused_parameters
 
     @property
@@ -220,6 +223,8 @@ class TorchRecStrategy(DDPStrategy):
             for optimizer in self.optimizers
             for group in optimizer.param_groups
         ]
+        if self._earlier_steps:
+            state[EARLIER_STEPS] = self._earlier_steps
         tensors = self.tensors()
         save(folder, tensors if complete else _without_optimizers(tensors), state)
         self.barrier()
@@ -240,13 +245,26 @@ class TorchRecStrategy(DDPStrategy):
                 f"{folder}: holds weights alone (`save_weights_only=True`), so training cannot go"
                 " on from it. Pass a checkpoint with optimizer states to `ckpt_path`."
             )
-        tensors = self.tensors()
-        load_into(folder, tensors if state["complete"] else _without_optimizers(tensors))
-        sharded_lookup(self._module.net).set_step(state["global_step"])
+        self._load_tensors(folder, state)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         for group, saved in zip(groups, state["learning_rates"], strict=False):
             group.update(saved)
         return {**state, "state_dict": {}}
+
+    def start_from(self, folder: Path) -> None:
+        """Begin with the tensors of a checkpoint, and with nothing else of it. Collective.
+
+        Raises:
+            CheckpointError: it is corrupt, or of another model.
+        """
+        self._load_tensors(folder, read_state(folder))
+
+    def _load_tensors(self, folder: Path, state: dict[str, Any]) -> None:
+        tensors = self.tensors()
+        load_into(folder, tensors if state["complete"] else _without_optimizers(tensors))
+        self._earlier_steps = state.get(EARLIER_STEPS, 0)
+        steps = state["global_step"] + self._earlier_steps
+        sharded_lookup(self._module.net).set_step(steps)
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Remove a checkpoint folder."""

@@ -210,7 +210,7 @@ def test_another_simulation_or_an_edited_spec_is_left_alone(tmp_path: Path) -> N
     simulate(tmp_path, rows=500, seed=1)
     with pytest.raises(SpecError, match="a simulation of 500 rows and seed 1; name another"):
         simulate(tmp_path, rows=400, seed=1)
-    sizes = "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1; name another"
+    sizes = "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1, "
     for change in ({"users": 50}, {"items": 50}, {"signal": 0.5}):
         with pytest.raises(SpecError, match=sizes):
             simulate(tmp_path, rows=500, seed=1, **change)
@@ -233,3 +233,38 @@ def test_a_simulation_that_does_not_say_its_sizes_is_of_the_default_ones(tmp_pat
         simulate(tmp_path, rows=500, seed=1, signal=2)
     simulate(tmp_path, rows=500, seed=1)
     assert json.loads(file.read_text())["signal"] == 1.0
+
+
+def test_days_are_a_column_where_they_are_asked_for(tmp_path: Path) -> None:
+    """And the world, the users and the items are those of the same seed without."""
+    simulate(tmp_path / "plain", rows=2_000, seed=1)
+    summary = simulate(tmp_path / "days", rows=2_000, seed=1, days=7)
+    assert (summary.days, summary.drift) == (7, 0.0)
+    plain, days = (
+        pl.concat([pl.read_parquet(tmp_path / name / f"{part}.parquet") for part in PARTS])
+        for name in ("plain", "days")
+    )
+    assert "day" not in plain.columns
+    assert days.columns == [plain.columns[0], "day", *plain.columns[1:]]
+    stamps = pl.from_epoch(days["timestamp"])
+    assert days["day"].equals(stamps.dt.date().alias("day"))
+    assert days["day"].n_unique() == 7
+    said = json.loads((tmp_path / "days/simulation.json").read_text())
+    assert (said["days"], said["drift"]) == (7, 0.0)
+    with pytest.raises(SpecError, match="signal 1, 7 days and drift 0; name another"):
+        simulate(tmp_path / "days", rows=2_000, seed=1, days=6)
+
+
+def test_days_and_drift_outside_of_their_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as error:
+        simulate(tmp_path / "funnel", rows=1_000, days=0, drift=-0.1)
+    assert str(error.value).splitlines() == [
+        "`days` must be between 1 and 3,650, got 0.",
+        "`drift` must be between 0 and 1.5708, got -0.1.",
+    ]
+
+
+def test_a_drifting_world_has_no_additive_bound(tmp_path: Path) -> None:
+    summary = simulate(tmp_path / "funnel", rows=2_000, seed=1, days=7, drift=0.2)
+    assert set(summary.additive_auc.values()) == {None}
+    assert summary.bayes_auc["ctr"] is not None

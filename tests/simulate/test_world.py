@@ -47,6 +47,33 @@ def test_probabilities_match_the_equation_in_plain_loops(signal: float) -> None:
             assert prob == pytest.approx(1 / (1 + math.exp(-z)), rel=1e-12)
 
 
+def test_tastes_and_biases_of_items_turn_from_day_to_day() -> None:
+    """Plain loops: the logit of day n is on the arc from the world's own to another one."""
+    still = World.draw(1, num_users=300, num_items=70)
+    world = World.draw(1, num_users=300, num_items=70, drift=0.2)
+    seen = draw_context(world, 5_000, np.random.default_rng(0), num_days=7)
+    assert set(seen.day_N) == set(range(7))
+    assert world.later_bias_2I is not None
+    assert world.later_taste_2UK is not None
+    for ours, theirs in zip(world.logits(seen), still.logits(seen), strict=True):
+        first = seen.day_N == 0
+        np.testing.assert_array_equal(ours[first], theirs[first])
+    moved_2N = [w - s for w, s in zip(world.logits(seen), still.logits(seen), strict=True)]
+    for n in range(0, 5_000, 499):
+        u, i, angle = int(seen.user_N[n]), int(seen.item_N[n]), 0.2 * int(seen.day_N[n])
+        for k in (0, 1):
+            bias = world.bias_2I[k][i], world.later_bias_2I[k][i]
+            taste = [
+                sum(t * v for t, v in zip(tastes, world.position_IK[i], strict=True))
+                for tastes in (world.taste_2UK[k][u], world.later_taste_2UK[k][u])
+            ]
+            own, later = bias[0] + taste[0], bias[1] + taste[1]
+            moved = (math.cos(angle) - 1) * own + math.sin(angle) * later
+            assert moved_2N[k][n] == pytest.approx(moved, rel=1e-9, abs=1e-12)
+    assert sorted(world.bias_2I[0]) == sorted(world.later_bias_2I[0])
+    assert abs(np.corrcoef(world.bias_2I[0], world.later_bias_2I[0])[0, 1]) < 0.4
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("signal", [0.0, 1.0, 10.0])
 def test_every_world_has_the_stated_rates(seed: int, signal: float) -> None:
