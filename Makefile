@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.recmtl-installed
 
 
-.PHONY: help setup demo test test-fast check-engines soak bench bench-full lint format types check fuzz docs wheel clean
+.PHONY: help setup demo test test-fast check-exports check-engines soak bench bench-full lint format types check fuzz docs wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -52,11 +52,14 @@ demo: $(STAMP) ## simulate a click log, train, evaluate, score, and write the re
 	$(BIN)/recmtl score $(DEMO)/run --data $(DEMO)/data/test.parquet --out $(DEMO)/scores
 	$(BIN)/recmtl report $(DEMO)/run
 
-test: $(STAMP) ## the whole suite except what needs a GPU, Ray or Spark
-	$(BIN)/python -m pytest -q -m "not gpu and not engines" $(PYTEST_ARGS)
+test: $(STAMP) ## the whole suite except what needs a GPU, Ray or Spark, and `check-exports`
+	$(BIN)/python -m pytest -q -m "not gpu and not engines and not exports" $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## the unmarked tests
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not multiprocess and not engines" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not multiprocess and not engines and not exports" $(PYTEST_ARGS)
+
+check-exports: $(STAMP) ## every kind of tower in every format of an export (many minutes)
+	$(BIN)/python -m pytest -q -m exports $(PYTEST_ARGS)
 
 check-engines: $(STAMP) ## batch scoring jobs on Ray and Spark themselves, which it installs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engines]'

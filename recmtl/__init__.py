@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recmtl.analysis.parity import parity
-    from recmtl.api import evaluate, explain, score, train
+    from recmtl.api import evaluate, explain, export, load_export, score, train, verify
     from recmtl.config import RunConfig, load_spec
     from recmtl.data import Encoders
     from recmtl.scoring import BatchScorer
@@ -43,12 +43,15 @@ __all__ = [
     "diff",
     "evaluate",
     "explain",
+    "export",
+    "load_export",
     "load_spec",
     "parity",
     "save_run",
     "score",
     "train",
     "tune",
+    "verify",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -67,12 +70,15 @@ _HOME_OF = {
     "diff": "recmtl.studies",
     "evaluate": "recmtl.api",
     "explain": "recmtl.api",
+    "export": "recmtl.api",
+    "load_export": "recmtl.api",
     "load_spec": "recmtl.config",
     "parity": "recmtl.analysis",
     "save_run": "recmtl.training",
     "score": "recmtl.api",
     "train": "recmtl.api",
     "tune": "recmtl.studies",
+    "verify": "recmtl.api",
 }
 
 

@@ -31,12 +31,14 @@ _TRAIN = (
     "torchmetrics",
     "tqdm",
 )
+_EXPORT = ("onnx", "onnxruntime", "onnxscript")
 _TUNE = ("optuna",)
 _CPU = ("fbgemm_gpu", "torchrec")
 
 EXTRA_OF: dict[str, str] = {
     **dict.fromkeys(_SCORE, "score"),
     **dict.fromkeys(_TRAIN, "train"),
+    **dict.fromkeys(_EXPORT, "export"),
     **dict.fromkeys(_TUNE, "tune"),
     **dict.fromkeys(_CPU, "cpu"),
 }

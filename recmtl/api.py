@@ -1,4 +1,4 @@
-"""train, evaluate, explain and score: what the command line does, in Python."""
+"""train, evaluate, explain, score and export: what the command line does, in Python."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from recmtl.errors import SpecError
 
 if TYPE_CHECKING:
     from recmtl.data import Splits
+    from recmtl.exporting import ExportedScorer, ExportResult
     from recmtl.run import Run
     from recmtl.scoring import ScoreResult
     from recmtl.training import TrainResult
     from recmtl.training.warm_start import WarmStart
 
-__all__ = ["evaluate", "explain", "score", "train"]
+__all__ = ["evaluate", "explain", "export", "load_export", "score", "train", "verify"]
 
 
 def train(
@@ -252,6 +253,60 @@ def score(
         drift_threshold=drift_threshold,
         progress=progress,
     )
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    format: Literal["safetensors", "torch-export", "aoti", "onnx"],  # noqa: A002
+    tables: Literal["fp32", "fp16", "int8", "int4"] = "fp32",
+    progress: Progress = no_progress,
+) -> ExportResult:
+    """Write a run into a folder as something that can be served, with a certificate.
+
+    The folder appears whole or not at all, and holds the model, the encoders, a description of its
+    inputs and outputs, a golden batch, and what the exported model says of it.
+
+    Args:
+        run: the folder of a run.
+        out: the folder of the export; new, or empty.
+        format: `safetensors`, all tensors by their names; `torch-export`, a graph that PyTorch
+            loads; `aoti`, machine code for this kind of CPU, loaded from C++ or Python; `onnx`.
+        tables: how embedding rows are kept: as they were trained, as halves, or in 8 or 4 bits with
+            a scale and an offset a row.
+        progress: shows the rows done (see `recmtl._progress`).
+
+    Raises:
+        SpecError: `format` or `tables` is unknown, the run cannot be written in this format, or
+            `out` holds something.
+        MissingExtraError: what the format needs is not installed.
+        CheckpointError: the run is corrupt.
+    """
+    from recmtl.analysis.rows import NoRowsError, validation_log
+    from recmtl.exporting import export_run
+    from recmtl.scoring import BatchScorer
+
+    scorer = BatchScorer(run, keep=())
+    try:
+        valid = validation_log(scorer.run)
+    except NoRowsError:
+        valid = None
+    return export_run(scorer, out, format=format, tables=tables, valid=valid, progress=progress)
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Check every byte of an export, and what it says; see `recmtl.exporting.verify_export`."""
+    from recmtl.exporting import verify_export
+
+    return verify_export(folder)
+
+
+def load_export(folder: str | Path, *, keep: Sequence[str] = ()) -> ExportedScorer:
+    """An export as a callable on rows; see `recmtl.exporting.ExportedScorer`."""
+    from recmtl.exporting import ExportedScorer
+
+    return ExportedScorer(folder, keep=keep)
 
 
 def resolve(

@@ -43,16 +43,16 @@ from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_s
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["REFERENCE", "REPORT", "Run", "versions"]
+__all__ = ["CALIBRATION", "REFERENCE", "REPORT", "Run", "versions"]
 
 REPORT = "report.html"
 REFERENCE = "reference.json"
+CALIBRATION = "calibration.json"
 _FORMAT = 2
 _STATE, _VERSIONS, _CONFIG = "run.json", "versions.json", "config.yaml"
 _WARM_START = "warm_start"
-_CALIBRATION = "calibration.json"
 _LATE = (
-    *("plan.txt", "metrics.jsonl", _CALIBRATION, "validation.json", REFERENCE, _VERSIONS),
+    *("plan.txt", "metrics.jsonl", CALIBRATION, "validation.json", REFERENCE, _VERSIONS),
     "checkpoints/index.json",
 )
 """Files that are settled when training ends."""
@@ -300,7 +300,7 @@ class Run:
 
     def write_calibration(self, found: dict[str, Any]) -> None:
         """Keep what `recmtl.analysis.calibrate` found."""
-        write_text(self.path / _CALIBRATION, sealed(found))
+        write_text(self.path / CALIBRATION, sealed(found))
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class Run:
         Raises:
             CheckpointError: the file is damaged.
         """
-        file = self.path / _CALIBRATION
+        file = self.path / CALIBRATION
         return read_sealed(file) if file.is_file() else {}
 
     @cached_property

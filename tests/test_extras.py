@@ -34,7 +34,8 @@ def test_the_extra_named_brings_the_package(package: str) -> None:
 
 def test_every_dependency_of_an_extra_is_known() -> None:
     known = {DISTRIBUTION_OF.get(package, package.replace("_", "-")) for package in EXTRA_OF}
-    assert distributions("cpu") | distributions("tune") | {"torchrec"} == known | {"torch"}
+    found = distributions("cpu") | distributions("tune") | distributions("export")
+    assert found | {"torchrec"} == known | {"torch"}
 
 
 def test_gpu_and_cpu_differ_by_fbgemm_and_torchrec_alone() -> None:

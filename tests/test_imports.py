@@ -27,6 +27,7 @@ PACKAGES = (
     "recmtl.checkpoint",
     "recmtl.run",
     "recmtl.scoring",
+    "recmtl.exporting",
     "recmtl.training",
     "recmtl.analysis",
     "recmtl.simulate",
@@ -164,8 +165,10 @@ def test_metrics_need_numpy_alone() -> None:
 
 
 @pytest.mark.slow
-def test_scoring_needs_neither_torchrec_nor_lightning() -> None:
-    import_without(["torchrec", "fbgemm_gpu", "lightning", "torchmetrics"], "recmtl.scoring")
+@pytest.mark.parametrize("package", ["recmtl.scoring", "recmtl.exporting"])
+def test_scoring_and_exports_need_neither_torchrec_nor_lightning(package: str) -> None:
+    absent = ["torchrec", "fbgemm_gpu", "lightning", "torchmetrics", "onnx", "onnxruntime"]
+    import_without(absent, package)
 
 
 def test_command_line_starts_without_torch() -> None:

@@ -9,7 +9,6 @@ TESTS = Path(__file__).parent
 
 NOT_YET = {
     *("T13", "T18", "T25", "T26", "T30"),  # methods that do not exist yet
-    "T45",  # exports
 }
 """Properties without a test of their own so far."""
 

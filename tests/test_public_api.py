@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "recmtl": """
         BatchScorer ClickLogDataModule Encoders MultiTaskModule RunConfig Spec TorchRecStrategy
-        TrainResult __version__ backtest compare diff evaluate explain load_spec parity save_run
-        score train tune
+        TrainResult __version__ backtest compare diff evaluate explain export load_export load_spec
+        parity save_run score train tune verify
     """,
     "recmtl.errors": "CheckpointError DataError MissingExtraError RecMTLError SpecError",
     "recmtl.towers": """
@@ -56,6 +56,7 @@ PUBLIC = {
         MultiTaskNet TowerInputs build_net build_tasks input_dims outcome_metrics reads_items
     """,
     "recmtl.scoring": "BatchScorer ScoreResult evaluate score",
+    "recmtl.exporting": "ExportResult ExportedScorer export_run verify_export",
     "recmtl.training": """
         ClickLogDataModule MultiTaskModule TorchRecStrategy TrainResult fit require_loggers save_run
     """,
@@ -65,7 +66,7 @@ PUBLIC = {
     "recmtl.doctor": (
         "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
     ),
-    "recmtl.api": "evaluate explain score train",
+    "recmtl.api": "evaluate explain export load_export score train verify",
     "recmtl.studies": "backtest compare diff tune",
     "recmtl.cli": "main",
 }

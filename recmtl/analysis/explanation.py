@@ -21,9 +21,9 @@ from recmtl.analysis.features import FeatureGroup, feature_groups, with_values_o
 from recmtl.analysis.rows import NoRowsError, read_sample, spread_rows, validation_log
 from recmtl.batch import Batch
 from recmtl.data import Log, check_columns, open_log
+from recmtl.data.frames import column_names, to_polars
 from recmtl.errors import DataError, SpecError
 from recmtl.scoring import BatchScorer
-from recmtl.scoring.frames import column_names, to_polars
 from recmtl.tasks import TaskSet
 
 __all__ = ["explain"]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from recmtl._checks import suggest
 from recmtl.data import Encoders, Log, open_log
 from recmtl.data.dtypes import family, inner, is_list
+from recmtl.data.frames import column_names, is_rows, to_polars
 from recmtl.data.wanted import Kind, Want
 from recmtl.errors import DataError
 from recmtl.scoring import BatchScorer
-from recmtl.scoring.frames import column_names, is_rows, to_polars
 
 __all__ = ["ServedLog"]
 

@@ -28,6 +28,8 @@ _COMMANDS = {
     "train": "Train a model from a spec.",
     "eval": "Metrics of a run on labelled data.",
     "score": "Score a log: Parquet or CSV in, Parquet out.",
+    "export": "Write a run as something that can be served, with a certificate.",
+    "verify": "Check an export: every byte of it, and what it says.",
     "explain": "What each feature of one row does to its predictions.",
     "report": "One HTML page about a run.",
     "diff": "Two runs on the same rows, with intervals.",

@@ -23,6 +23,7 @@ from recmtl.data import store
 from recmtl.data.columns import needed_columns
 from recmtl.data.counts import EncodeCounts
 from recmtl.data.dense import DenseScale, normalise, read_dense
+from recmtl.data.drawn import draw_rows
 from recmtl.data.dtypes import family, inner, is_list, is_list_of_numbers
 from recmtl.data.fit import fit, null_problem
 from recmtl.data.fitted import Fitted
@@ -157,6 +158,10 @@ class Encoders:
     def families(self) -> dict[str, IdFamily]:
         """Table -> of what family its values are: `int`, `string` or `number`."""
         return {table: mapper.family for table, mapper in self._fitted.mappers.items()}
+
+    def draw(self, num_rows: int, *, seed: int) -> pl.DataFrame:
+        """Rows without labels that a log could hold, drawn from what was fitted."""
+        return draw_rows(self._fitted, num_rows, seed=seed)
 
     def columns(self, *, labels: bool) -> list[str]:
         """Columns that `encode` needs."""

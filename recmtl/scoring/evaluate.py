@@ -14,9 +14,9 @@ from recmtl._progress import Bar, Progress, no_progress
 from recmtl.batch import Batch
 from recmtl.data import Log, batches_in_order, check_columns, open_log
 from recmtl.data.codes import Aside, read_aside
+from recmtl.data.frames import column_names, is_rows, to_polars
 from recmtl.errors import DataError, SpecError
 from recmtl.models.outcomes import Outcomes
-from recmtl.scoring.frames import column_names, is_rows, to_polars
 from recmtl.scoring.scorer import BatchScorer
 from recmtl.tasks import TaskSet
 

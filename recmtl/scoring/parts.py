@@ -17,9 +17,9 @@ import torch
 from recmtl._files import atomic_path, sha256_of
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Log, check_columns, open_log
+from recmtl.data.frames import beside
 from recmtl.errors import DataError
 from recmtl.scoring.drift import Reference
-from recmtl.scoring.frames import beside
 from recmtl.scoring.row_stats import RowStats
 from recmtl.scoring.scorer import FORWARD_ROWS, BatchScorer
 

@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recmtl import checkpoint
-from recmtl._checks import suggest
 from recmtl.batch import Batch
 from recmtl.data import Encoders
 from recmtl.data.cutting import cut_rows, pad_to
+from recmtl.data.frames import beside, column_names, require_columns, to_polars
 from recmtl.embeddings import PlainLookup, layout
 from recmtl.embeddings.plain import PRECISIONS, TablePrecision
-from recmtl.errors import DataError, SpecError
+from recmtl.errors import SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
-from recmtl.scoring.frames import beside, column_names, to_polars
 from recmtl.scoring.net import MOST_ROWS, ScoringNet
 from recmtl.tasks import Calibrator, TaskSet
 
@@ -215,20 +214,13 @@ class BatchScorer:
             DataError: some are missing.
             SpecError: a column to keep has the name of a score.
         """
-        clash = [column for column in self.keep if column in self.columns().values()]
-        if clash:
-            raise SpecError(
-                f"`keep`: a score column is called `{clash[0]}` too. Leave it out of `keep`."
-            )
-        roles = dict.fromkeys(self.encoders.columns(labels=False), "feature")
-        roles = dict.fromkeys(self.keep, "to be kept") | roles
-        missing = [
-            f"{where}column `{column}` ({role}) is missing.{suggest(column, names)}"
-            for column, role in roles.items()
-            if column not in names
-        ]
-        if missing:
-            raise DataError.all_of(missing)
+        require_columns(
+            names,
+            features=self.encoders.columns(labels=False),
+            keep=self.keep,
+            scores=self.columns().values(),
+            where=where,
+        )
 
 
 _last: dict[object, BatchScorer] = {}

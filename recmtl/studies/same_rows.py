@@ -22,12 +22,12 @@ from recmtl.config import RunConfig
 from recmtl.data import Log, batches_in_order, open_log
 from recmtl.data.codes import Aside, read_aside
 from recmtl.data.columns import column_problems
+from recmtl.data.frames import column_names, is_rows, to_polars
 from recmtl.data.labels import label_problems, read_labels, read_weight
 from recmtl.data.problems import raise_all
 from recmtl.data.wanted import wanted_columns
 from recmtl.errors import DataError, SpecError
 from recmtl.scoring import BatchScorer
-from recmtl.scoring.frames import column_names, is_rows, to_polars
 from recmtl.spec import Task
 
 __all__ = ["JudgedBatch", "SameRows", "Tasks", "tasks_of"]

@@ -290,7 +290,8 @@ def test_help_names_every_command(recmtl: Recmtl) -> None:
     code, out, _ = recmtl("--help")
     assert code == 0
     studies = ("compare", "tune")
-    for command in ("simulate", "doctor", "train", "eval", "score", "explain", "report", *studies):
+    serving = ("score", "export", "verify", "explain")
+    for command in ("simulate", "doctor", "train", "eval", *serving, "report", *studies):
         assert f"\n  {command}" in out
         code, text, _ = recmtl(command, "-h")
         assert code == 0

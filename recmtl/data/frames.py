@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recmtl._checks import suggest
 from recmtl.data.arrow import to_arrow
-from recmtl.errors import DataError
+from recmtl.errors import DataError, SpecError
 
-__all__ = ["beside", "column_names", "is_rows", "to_polars"]
+__all__ = ["beside", "column_names", "is_rows", "require_columns", "to_polars"]
 
 
 def is_rows(value: Any) -> bool:
@@ -61,6 +62,43 @@ def to_polars(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
         raise DataError(f"rows: a column cannot be read: {error}") from error
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def require_columns(
+    names: Sequence[str],
+    *,
+    features: Sequence[str],
+    keep: Sequence[str],
+    scores: Collection[str],
+    where: str = "",
+) -> None:
+    """Require the columns that are read and those to be kept, before scores stand beside them.
+
+    Args:
+        names: columns that there are.
+        features: columns that features need.
+        keep: columns to keep.
+        scores: columns of scores.
+        where: what has the columns, for messages.
+
+    Raises:
+        DataError: some are missing.
+        SpecError: a column to keep has the name of a score.
+    """
+    clash = [column for column in keep if column in scores]
+    if clash:
+        raise SpecError(
+            f"`keep`: a score column is called `{clash[0]}` too. Leave it out of `keep`."
+        )
+    roles = dict.fromkeys(features, "feature")
+    roles = dict.fromkeys(keep, "to be kept") | roles
+    missing = [
+        f"{where}column `{column}` ({role}) is missing.{suggest(column, names)}"
+        for column, role in roles.items()
+        if column not in names
+    ]
+    if missing:
+        raise DataError.all_of(missing)
 
 
 def beside(rows: Any, keep: Sequence[str], scores: Mapping[str, NDArray[np.float32]]) -> Any:
