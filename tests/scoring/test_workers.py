@@ -225,12 +225,15 @@ def test_a_call_that_is_ended_leaves_no_worker_and_goes_on(
     process = subprocess.Popen(
         [sys.executable, "-c", text, str(hold)], stderr=subprocess.PIPE, text=True
     )
-    until(lambda: 6 in parts_of(out) or process.poll() is not None)
-    workers = children()
-    assert len(workers) == 1
-    process.send_signal(number)
-    hold.unlink()
-    _, err = process.communicate(timeout=600)
+    try:
+        until(lambda: 6 in parts_of(out) or process.poll() is not None)
+        workers = children()
+        assert len(workers) == 1
+        process.send_signal(number)
+        hold.unlink()
+        _, err = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert ("KeyboardInterrupt" in err) == (number == signal.SIGINT)
     _, alive = psutil.wait_procs(workers, timeout=60)
