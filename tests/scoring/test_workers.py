@@ -69,7 +69,7 @@ def hearing(hear: Callable[[int], None]) -> Any:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -156,7 +156,7 @@ def test_a_killed_worker_ends_the_call_and_any_number_goes_on_pitfall_T46(
 
     def held(self: Any, path: Path, sha256: str) -> None:
         if path.name == "part-00006.parquet":  # its worker waits for an answer
-            killed.wait(120)
+            killed.wait(600)
         record(self, path, sha256)
 
     def kill_one(moves: int) -> None:
@@ -191,9 +191,11 @@ writer.PART_ROWS = 100
 score({run!r}, {log!r}, {out!r}, keep={keep!r}, workers=2, progress={progress})
 """
 STUCK = """
-import time
+import sys, time
 from contextlib import contextmanager
+from pathlib import Path
 from recmtl.scoring import writer
+hold = Path(sys.argv[1])
 class Bar:
     def advance(self, n=1, **shown):
         time.sleep(600)
@@ -202,7 +204,8 @@ def stuck(*args, **kwargs):
     yield Bar()
 record = writer._Call._record
 def held(self, path, sha256):
-    time.sleep(5 * path.name.endswith("6.parquet"))  # the other worker waits for an answer
+    while path.name.endswith("6.parquet") and hold.exists():  # the other worker waits for an answer
+        time.sleep(0.02)
     record(self, path, sha256)
 writer._Call._record = held
 """
@@ -217,15 +220,23 @@ def test_a_call_that_is_ended_leaves_no_worker_and_goes_on(
     text = STUCK + CALL.format(
         run=str(run), log=str(log), out=str(out), keep=KEYS, progress="stuck"
     )
-    process = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE, text=True)
-    until(lambda: 6 in parts_of(out) or process.poll() is not None)
-    workers = children()
-    assert len(workers) == 1
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    hold = tmp_path / "hold"
+    hold.touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", text, str(hold)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: 6 in parts_of(out) or process.poll() is not None)
+        workers = children()
+        assert len(workers) == 1
+        process.send_signal(number)
+        hold.unlink()
+        _, err = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert ("KeyboardInterrupt" in err) == (number == signal.SIGINT)
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == []
     with exclusive(out):  # the lock went with the last of them
         pass
