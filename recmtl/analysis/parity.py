@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from recmtl._files import atomic_path, require_writable
 from recmtl._progress import Progress, no_progress
 from recmtl.analysis.causes import Cause, Causes, Found, Judge, ServedRows
 from recmtl.analysis.served import ServedLog
 from recmtl.analysis.variants import Candidate
 from recmtl.data.hashing import splitmix64
 from recmtl.errors import DataError, SpecError
+from recmtl.metrics.sorting import Sorter
 from recmtl.metrics.spool import Spool, SpoolColumn
 from recmtl.scoring import BatchScorer
 
@@ -36,6 +40,7 @@ def parity(
     *,
     scores_prefix: str | None = None,
     tolerance: float = 1e-4,
+    out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Score the rows of a server's log again, and name the features that it reads differently.
@@ -56,6 +61,8 @@ def parity(
         scores_prefix: the columns of scores are called this and the task's name (default: as in the
             output of `score`).
         tolerance: largest difference, as a part of the score.
+        out: Parquet file for the rows that differ, in order: ``row``, its number, and ``cause``,
+            the place of what explains it in ``causes`` (null where nothing does).
         progress: shows the rows done (see `recmtl._progress`).
 
     Returns:
@@ -77,6 +84,8 @@ def parity(
     """
     if not 0 <= tolerance < 1:
         raise SpecError(f"tolerance: must be at least 0 and below 1, got {tolerance!r}.")
+    if out is not None:
+        require_writable(Path(out).parent)
     scorer = BatchScorer(run, keep=())
     served = ServedLog(scorer, log, scores_prefix)
     search = _Search(scorer, served, tolerance)
@@ -85,6 +94,8 @@ def parity(
             search.compare(start, frame)
             bar.advance(frame.height)
     search.explain(progress)
+    if out is not None:
+        search.write(Path(out))
     return search.result()
 
 
@@ -102,7 +113,7 @@ class _Compared:
 class _Explained:
     """What a cause explains."""
 
-    rows: int = 0
+    numbers: SpoolColumn
     examples: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -127,7 +138,8 @@ class _Search:
         self.judge = Judge(scorer, tuple(served.columns), tolerance)
         self.tasks = {task: _Compared() for task in served.columns}
         self.memory = scorer.run.config.data.memory_bytes
-        self.unexplained = Spool(self.memory // 16).column(np.int64)
+        self.spool = Spool(self.memory // 16)
+        self.unexplained = self.spool.column(np.int64)
         self.agreeing = _Sample(_SAMPLE_ROWS)
         self.differ = 0
         self.found: list[tuple[Found, _Explained]] = []
@@ -196,14 +208,26 @@ class _Search:
                 for task, compared in self.tasks.items()
             },
             "not_logged": [name for name in self.scorer.tasks.names if name not in self.tasks],
-            "causes": [
-                _told(found, explained)
-                for found, explained in sorted(self.found, key=lambda pair: -pair[1].rows)
-            ],
+            "causes": [_told(found, explained) for found, explained in self.found],
             "unexplained_examples": first,
             "types": self.served.types,
             "tolerance": self.judge.tolerance,
         }
+
+    def write(self, file: Path) -> None:
+        """Write which rows differ, and the cause of each."""
+        sorter = Sorter(self.differ, np.uint64, np.int32, memory=self.memory // 4)
+        columns = [self.unexplained, *(explained.numbers for _, explained in self.found)]
+        for cause, column in enumerate(columns, start=-1):
+            for numbers in column.blocks():
+                sorter.add(numbers.astype(np.uint64), np.full(len(numbers), cause, np.int32))
+        schema = pa.schema([("row", pa.int64()), ("cause", pa.int32())])
+        with atomic_path(file) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for block in sorter.blocks():
+                assert block.values is not None
+                causes = pa.array(block.values, mask=block.values < 0)
+                rows = pa.array(block.keys.astype(np.int64))
+                writer.write_table(pa.table([rows, causes], schema=schema))
 
     def _rows(self, frame: pl.DataFrame, where: str) -> ServedRows:
         try:
@@ -217,12 +241,13 @@ class _Search:
 
     def _apply(self, causes: Causes, fresh: Sequence[Found]) -> None:
         """Try causes on all rows that are not explained yet."""
-        told = [(found, _Explained()) for found in fresh]
+        told = [(found, _Explained(self.spool.column(np.int64))) for found in fresh]
         left = Spool(self.memory // 16).column(np.int64)
         for numbers in self.unexplained.blocks(self.scorer.encoders.piece_rows):
             self._apply_to(numbers, causes, told, left)
         self.unexplained = left
-        self.found += [(found, explained) for found, explained in told if explained.rows]
+        self.found += [(found, explained) for found, explained in told if len(explained.numbers)]
+        self.found.sort(key=lambda pair: -len(pair[1].numbers))
 
     def _apply_to(
         self,
@@ -240,7 +265,7 @@ class _Search:
             ((_, mask),) = self.judge.reproduced([(found.cause, reading)], rows.served)
             hit = np.flatnonzero(mask & open_B)
             open_B &= ~mask
-            explained.rows += len(hit)
+            explained.numbers.append(numbers[hit])
             for place in hit[: _EXAMPLES - len(explained.examples)].tolist():
                 example = _example(int(numbers[place]), rows.frame[place], found.cause)
                 explained.examples.append(example)
@@ -263,7 +288,7 @@ def _plain(value: Any) -> Any:
 def _told(found: Found, explained: _Explained) -> dict[str, Any]:
     return {
         "features": [_words(candidate) for candidate in found.cause],
-        "rows": explained.rows,
+        "rows": len(explained.numbers),
         "examples": explained.examples,
         "also": [_words(candidate) for candidate in found.also],
         "contradicted": found.contradicted,

@@ -34,10 +34,20 @@ __all__ = ["command"]
     show_default=True,
     help="Largest difference, as a part of the score; 1e-6 is allowed besides.",
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Parquet file for the numbers of the rows that differ, and the cause of each.",
+)
 @json_option
 @debug_option
 def command(
-    run: Path, log: Path, scores_prefix: str | None, tolerance: float, as_json: bool
+    run: Path,
+    log: Path,
+    scores_prefix: str | None,
+    tolerance: float,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Score a server's log again, and name the features that the server reads differently.
 
@@ -47,7 +57,12 @@ def command(
     from recmtl.analysis.parity import parity
 
     found = parity(
-        run, log, scores_prefix=scores_prefix, tolerance=tolerance, progress=terminal_progress()
+        run,
+        log,
+        scores_prefix=scores_prefix,
+        tolerance=tolerance,
+        out=out,
+        progress=terminal_progress(),
     )
     emit(found, as_json=as_json, text="\n".join(_lines(found)))
     if found["differ"]:

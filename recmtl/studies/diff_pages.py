@@ -15,6 +15,7 @@ from recmtl.studies.verdicts import number, signed
 __all__ = ["as_html", "as_markdown", "as_text"]
 
 Summary = Mapping[str, Any]
+Table = tuple[list[str], list[list[str]]]
 _HEAD = ("metric", "A", "B", "B - A", "95 % interval", "B is")
 _MOST_FEATURES = 8
 
@@ -29,9 +30,8 @@ def as_text(summary: Summary) -> list[str]:
     ]
     for task, told in summary["tasks"].items():
         lines += ["", _title(task, told), *text_table(_HEAD, _rows(told))]
-    for column, values in summary["segments"].items():
-        head, rows = _segment_table(column, values, summary)
-        lines += ["", *text_table(head, rows)]
+        for table in _segments(task, told, summary).values():
+            lines += ["", *text_table(*table)]
     return lines
 
 
@@ -44,10 +44,9 @@ def as_markdown(summary: Summary) -> str:
         lines += markdown_table(("score of B less that of A", ""), _moves(told["moves"]))
         if told["features"]:
             lines += ["", *markdown_table(("feature", "share"), _features(told))]
+        for table in _segments(task, told, summary).values():
+            lines += ["", *markdown_table(*table)]
         lines.append("")
-    for column, values in summary["segments"].items():
-        lines += [f"## By {column}", ""]
-        lines += [*markdown_table(*_segment_table(column, values, summary)), ""]
     lines += markdown_end("What the words mean", _notes(summary), _origin(summary))[1:]
     return "\n".join(lines) + "\n"
 
@@ -68,13 +67,10 @@ def as_html(summary: Summary) -> str:
                 "moves": _moves(told["moves"]),
                 "features": _features(told),
                 "plots": _plots(task, told, summary),
+                "segments": _segments(task, told, summary),
             }
             for task, told in summary["tasks"].items()
         ],
-        segments={
-            column: _segment_table(column, values, summary)
-            for column, values in summary["segments"].items()
-        },
         notes=_notes(summary),
         origin=_origin(summary),
     )
@@ -114,24 +110,26 @@ def _difference(entry: Mapping[str, Any], signed: Any) -> list[str]:
     return [signed(entry["difference"]), ends]
 
 
-def _segment_table(
-    column: str, values: Mapping[str, Any], summary: Summary
-) -> tuple[list[str], list[list[str]]]:
-    """The main metric and the mean score of every task, a row for each value."""
-    head = [column]
-    for task, told in summary["tasks"].items():
-        head += [f"{task} rows", f"{task} {HEADLINE[told['kind']]}", "interval", f"{task} scores"]
-    rows = []
-    for value, by_task in values.items():
-        row = [value]
-        for task, told in summary["tasks"].items():
+def _segments(task: str, told: Mapping[str, Any], summary: Summary) -> dict[str, Table]:
+    """By column: the main metric, calibration and the mean score, a row for each value."""
+    metric = HEADLINE[told["kind"]]
+    has_pcoc = "pcoc" in told["metrics"]
+    head = ["rows", f"{metric} A", "B", "B - A", "95 % interval", "B is"]
+    head += ["pcoc A", "B"] if has_pcoc else []
+    tables = {}
+    for column, values in summary["segments"].items():
+        rows = []
+        for value, by_task in values.items():
             found = by_task[task]
-            entry, scores = found["metrics"][HEADLINE[told["kind"]]], found["scores"]
+            entry, scores = found["metrics"][metric], found["scores"]
+            row = [value, f"{found['n']:,}", number(entry["a"]), number(entry["b"])]
+            row += [*_difference(entry, signed), entry["verdict"] or ""]
+            if has_pcoc:
+                row += [number(found["metrics"]["pcoc"][which]) for which in ("a", "b")]
             ratio = None if isinstance(scores, list) else scores["ratio"]
-            row += [f"{found['n']:,}", *_difference(entry, signed)]
-            row.append("-" if ratio is None else f"x {ratio:.3f}")
-        rows.append(row)
-    return head, rows
+            rows.append([*row, "-" if ratio is None else f"x {ratio:.3f}"])
+        tables[column] = ([column, *head, "scores"], rows)
+    return tables
 
 
 def _moves(moves: Mapping[str, Any]) -> list[list[str]]:
@@ -168,6 +166,9 @@ def _sentence(task: str, told: Mapping[str, Any]) -> str:
     ties = [name for name, entry in told["metrics"].items() if entry["verdict"] == "tie"]
     if ties:
         words.append(f"These rows cannot tell them apart in {', '.join(ties)}.")
+    pcoc = told["metrics"].get("pcoc", {"interval": None})
+    if pcoc["interval"] is not None and not pcoc["interval"][0] <= 0 <= pcoc["interval"][1]:
+        words.append(f"`pcoc` goes from {number(pcoc['a'])} to {number(pcoc['b'])}.")
     scores = told["scores"]
     if not isinstance(scores, list) and scores["ratio"] is not None:
         words.append(f"The mean score goes from {_digits(scores['a'])} to {_digits(scores['b'])}.")

@@ -254,6 +254,54 @@ def test_rows_without_a_score_are_not_compared(served_run: Path) -> None:
     assert found["tasks"]["click"]["rows"] == log["served_click"].count() < ROWS
 
 
+def test_the_rows_are_written_with_their_causes(served_run: Path, tmp_path: Path) -> None:
+    """Some ids are unknown, some ages null, and a score is another one for no reason."""
+    read = changed(
+        item=pl.when(RARE & ~SOME).then(10**6).otherwise(pl.col("item")),
+        age=pl.when(SOME).then(None).otherwise(pl.col("age")),
+    )
+    log = log_of(served_run, read)
+    odd = int(np.flatnonzero(make_rows().select(~RARE & ~SOME).to_series().to_numpy())[5])
+    moved = np.array(log["probs_click"])
+    moved[odd] += 0.1
+    out = tmp_path / "differ.parquet"
+    found = recmtl.parity(served_run, log.with_columns(probs_click=pl.Series(moved)), out=out)
+    causes = [cause["features"][0]["feature"] for cause in found["causes"]]
+    assert sorted(causes) == ["age", "item"]
+    rows = pl.read_parquet(out)
+    assert rows["row"].is_sorted()
+    assert rows.height == found["differ"]
+    assert rows.filter(pl.col("cause").is_null())["row"].to_list() == [odd]
+    for place, (feature, cause) in enumerate(zip(causes, found["causes"], strict=True)):
+        numbers = rows.filter(cause=place)["row"].to_numpy()
+        assert len(numbers) == cause["rows"]
+        planted = make_rows().select(SOME if feature == "age" else RARE & ~SOME).to_series()
+        assert planted.to_numpy()[numbers].all()
+
+
+def test_classes_are_compared_too(kinds_run: Path) -> None:
+    rows = pl.read_parquet(kinds_run.parent / "train.parquet").head(300)
+    scorer = BatchScorer(kinds_run, keep=())
+    truth, other = scorer(rows), scorer(rows.with_columns(item=pl.lit(10**6)))
+    log = rows.with_columns(truth["probs_stars"])
+    found = recmtl.parity(kinds_run, log)
+    assert (found["differ"], found["not_logged"]) == (0, ["number", "never"])
+    few = pl.int_range(pl.len()) % 4 == 0
+    scores = truth.select(few=few, there=truth["probs_stars"], other=other["probs_stars"])
+    served = scores.select(pl.when("few").then("other").otherwise("there").alias("probs_stars"))
+    found = recmtl.parity(kinds_run, log.with_columns(served))
+    assert found["differ"] == 75
+    assert found["causes"][0]["features"][0]["feature"] == "item"
+    assert found["causes"][0]["features"][0]["cause"] == "vocabulary"
+    assert found["unexplained"] == 0
+    nothing = pl.when(few).then(None).otherwise("probs_stars").alias("probs_stars")
+    found = recmtl.parity(kinds_run, log.with_columns(nothing))
+    assert (found["differ"], found["tasks"]["stars"]["rows"]) == (0, 225)
+    short = log.with_columns(pl.col("probs_stars").arr.to_list().list.head(2))
+    with pytest.raises(DataError, match=r"`probs_stars` has lists of 2 numbers, but `stars` has 3"):
+        recmtl.parity(kinds_run, short)
+
+
 def test_the_command_ends_with_5_where_rows_differ(served_run: Path, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
     log_of(served_run, make_rows()).write_parquet(good)
