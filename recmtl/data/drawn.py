@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recmtl.data.fit import Fitted
+from recmtl.data.fitted import Fitted
 from recmtl.data.mappers import BucketMapper, Mapper, VocabMapper
 from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature, VectorFeature
 
