@@ -5,8 +5,7 @@
 Each actor reads the run once and then scores batches; an actor that dies is started again, and its
 batches with it. Scores are those of `recmtl score`: within 1e-6 wherever batches begin, and bit for
 bit where a batch begins at a multiple of 4,096 rows of the log (Ray gives each actor one thread).
-With `--resume-by COLUMN`, whose values tell the rows apart, a job that was killed is continued by
-the same command: what it had written stays, and the other rows are scored.
+Of a job that was killed as a whole, remove OUT and start it again.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ def main() -> None:
     parser.add_argument("--tables", default="fp32", choices=["fp32", "fp16", "int8"])
     parser.add_argument("--actors", type=int, default=2, help="processes that score")
     parser.add_argument("--batch-rows", type=int, default=65_536)
-    parser.add_argument("--resume-by", metavar="COLUMN", help="kept column that tells rows apart")
     args = parser.parse_args()
     score(
         args.run.resolve(),
@@ -42,7 +40,6 @@ def main() -> None:
         tables=args.tables,
         actors=args.actors,
         batch_rows=args.batch_rows,
-        resume_by=args.resume_by,
     )
 
 
@@ -55,19 +52,11 @@ def score(
     tables: str = "fp32",
     actors: int = 2,
     batch_rows: int = 65_536,
-    resume_by: str | None = None,
 ) -> None:
     """Score every row of `logs` and write the kept columns and the scores to `out`."""
     scorer = BatchScorer(run, keep=keep, tables=tables)  # here: wrong arguments fail at once
     columns = dict.fromkeys([*scorer.encoders.columns(labels=False), *scorer.keep])
-    context = DataContext.get_current()
-    context.execution_options.preserve_order = True
-    if resume_by is not None:
-        from ray.data.checkpoint import CheckpointConfig
-
-        context.checkpoint_config = CheckpointConfig(
-            id_column=resume_by, checkpoint_path=f"{out}.checkpoint"
-        )
+    DataContext.get_current().execution_options.preserve_order = True
     rows = ray.data.read_parquet(logs, columns=list(columns))
     scores = rows.map_batches(
         BatchScorer,

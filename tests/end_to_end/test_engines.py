@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.multiprocess]
 JOBS = Path(__file__).parents[2] / "examples/batch"
 KEYS = ["row", "item_id"]
 ROWS = 5_000
-WAIT_S = 600
+WAIT_S = 1_200
 
 
 def needs(package: str, program: str | None = None) -> pytest.MarkDecorator:
@@ -71,7 +71,10 @@ def start(job: str, *args: object) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str], out: Path) -> pl.DataFrame:
     """What a job wrote, in the order of the log."""
-    said, _ = process.communicate(timeout=WAIT_S)
+    try:
+        said, _ = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
     assert process.returncode == 0, said
     return pl.read_parquet(sorted(out.rglob("*.parquet"))).sort("row")
 
