@@ -46,6 +46,7 @@ def test_nothing_but_json_and_parquet(folder: Path) -> None:
         *(f"counts-{n:04d}.parquet" for n in range(4)),
         "encoders.json",
         "files.json",
+        "rare-0000.parquet",
         *(f"vocab-{n:04d}.parquet" for n in range(3)),
     ]
     assert pl.read_parquet(folder / "vocab-0001.parquet").to_dict(as_series=False) == {

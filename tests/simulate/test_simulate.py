@@ -210,7 +210,9 @@ def test_another_simulation_or_an_edited_spec_is_left_alone(tmp_path: Path) -> N
     simulate(tmp_path, rows=500, seed=1)
     with pytest.raises(SpecError, match="a simulation of 500 rows and seed 1; name another"):
         simulate(tmp_path, rows=400, seed=1)
-    sizes = "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1, "
+    sizes = (
+        "of 500 rows and seed 1 with 5,000 users, 2,000 items and signal 1, 30 days and drift 0;"
+    )
     for change in ({"users": 50}, {"items": 50}, {"signal": 0.5}):
         with pytest.raises(SpecError, match=sizes):
             simulate(tmp_path, rows=500, seed=1, **change)
@@ -226,10 +228,10 @@ def test_a_simulation_that_does_not_say_its_sizes_is_of_the_default_ones(tmp_pat
     simulate(tmp_path, rows=500, seed=1)
     file = tmp_path / "simulation.json"
     said = json.loads(file.read_text())
-    for name in ("users", "items", "signal"):
+    for name in ("users", "items", "signal", "days", "drift"):
         del said[name]
     file.write_text(json.dumps(said))
-    with pytest.raises(SpecError, match="and signal 1; name another"):
+    with pytest.raises(SpecError, match="and signal 1, 30 days and drift 0; name another"):
         simulate(tmp_path, rows=500, seed=1, signal=2)
     simulate(tmp_path, rows=500, seed=1)
     assert json.loads(file.read_text())["signal"] == 1.0
