@@ -103,6 +103,8 @@ def _split(rows: Rows, codes: Codes | None) -> Iterator[tuple[int, Rows]]:
     if codes is None:
         yield 0, rows
         return
+    if not len(codes):
+        return
     order = np.argsort(codes, kind="stable")
     values, starts = np.unique(codes[order], return_index=True)
     for value, index in zip(values.tolist(), np.split(order, starts[1:]), strict=True):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from recmtl.metrics import (
     ne,
     task_metrics,
 )
+from recmtl.metrics.by_segment import metrics_by_segment
+from recmtl.metrics.population import Population, Rows
 
 
 def made(num_rows: int = 1500, classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,3 +144,19 @@ def test_what_cannot_be_is_refused(predictions: list, labels: list, message: str
 def test_sums_know_their_number_of_classes() -> None:
     with pytest.raises(ValueError, match="must have a column for each of 3 classes, got 2"):
         ClassSums(3).add([[0.5, 0.5]], [0])
+
+
+def test_a_block_without_observed_rows_adds_nothing_to_segments() -> None:
+    def block(rows: int) -> Rows:
+        logits = np.zeros((rows, 3), np.float32)
+        return Rows(logits, np.zeros(rows, np.int32), None, segments=(np.ones(rows, np.uint32),))
+
+    def blocks() -> Iterator[Rows]:
+        yield from (block(0), block(4))
+
+    population = Population(
+        kind="multiclass", blocks=blocks, num_rows=4, classes=3, logits=True, segments=(2,)
+    )
+    found = metrics_by_segment(population)
+    assert found.whole["n"] == 4
+    assert [metrics["n"] for metrics in found.columns[0]] == [0, 4]

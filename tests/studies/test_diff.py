@@ -169,6 +169,24 @@ def test_every_kind_and_what_is_apart(kinds: Path) -> None:
         assert "<script" not in page
 
 
+def test_without_labels_there_are_scores_alone(kinds: Path) -> None:
+    rows = pl.read_parquet(kinds / "train.parquet")
+    nothing = {column: pl.lit(None, pl.Int64) for column in ("y", "s", "n")}
+    told = recmtl.diff(
+        kinds / "a", kinds / "a", rows.with_columns(**nothing), by="left", resamples=5
+    )
+    assert list(told["tasks"]) == ["number", "stars", "same"]
+    for by_task in (told["tasks"], *told["segments"]["left"].values()):
+        for found in by_task.values():
+            assert found["n"] == 0
+            assert {entry["a"] for entry in found["metrics"].values()} == {None}
+            assert {entry["difference"] for entry in found["metrics"].values()} == {None}
+    assert told["tasks"]["same"]["scores"]["difference"] == 0.0
+    assert told["tasks"]["same"]["moves"]["rows"] == rows.height
+    assert "0 rows" in "\n".join(as_text(told))
+    assert "<svg" not in as_html(told)
+
+
 THINNED = """name: thinned
 data: {train: train.parquet, accept_leaks: [item], sampled: {keep: {n: 1.0, else: 0.25}}}
 features: [{name: item, type: sparse, vocab: {}, dim: 4}]
