@@ -22,7 +22,7 @@ SMALL = [
 def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spec, and a folder for each day."""
     folder = tmp_path_factory.mktemp("days")
-    simulate(folder, rows=2_000 * DAYS, seed=1, users=150, items=60, days=DAYS, drift=0.25)
+    simulate(folder, rows=2_000 * DAYS, seed=3, users=150, items=60, days=DAYS, drift=0.25)
     log = pl.concat(
         [pl.read_parquet(folder / f"{part}.parquet") for part in ("train", "valid", "test")]
     )
@@ -48,7 +48,7 @@ def test_warm_daily_training_beats_the_frozen_model(days: Path, tmp_path: Path) 
         by_day = api.evaluate(runs[number - 1], later, by="day")["segments"]["day"]
         warm[name] = by_day[name]  # the only day that follows its last one
     assert list(frozen) == names
-    for task, margin in (("ctr", 0.05), ("ctcvr", 0.05)):
+    for task, margin in (("ctr", 0.08), ("ctcvr", 0.1)):
         gains = [warm[name][task]["auc"] - frozen[name][task]["auc"] for name in names]
         assert gains[0] == 0  # nothing was trained in between
         assert sum(gain > 0 for gain in gains) >= 4
