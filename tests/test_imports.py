@@ -164,6 +164,25 @@ def test_metrics_need_numpy_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blocked", "packages"),
+    [
+        pytest.param(OPTIONAL, ["towers", "losses", "tasks"], id="torch"),
+        pytest.param([*OPTIONAL, "torch"], ["metrics"], id="numpy"),
+    ],
+)
+def test_packages_that_stand_alone_work_alone(blocked: list[str], packages: list[str]) -> None:
+    """Every example in their docstrings runs where nothing else is installed."""
+    script = (ROOT / "tests" / "docstrings.py").read_text(encoding="utf-8")
+    script = script.replace("from __future__ import annotations\n", "")
+    names = [f"recmtl.{package}" for package in packages]
+    lines = python(block(blocked) + script, *names).splitlines()
+    assert [line.split()[0] for line in lines] == names
+    assert all(int(line.split()[1]) > 2 for line in lines), lines
+    assert all(line.endswith(" 0") for line in lines), lines
+
+
+@pytest.mark.slow
 def test_scoring_needs_neither_torchrec_nor_lightning() -> None:
     import_without(["torchrec", "fbgemm_gpu", "lightning", "torchmetrics"], "recmtl.scoring")
 
@@ -189,12 +208,19 @@ print("loaded:", *({heavy} & set(sys.modules)))
 
 
 @pytest.mark.slow
-def test_towers_load_nothing_beside_torch() -> None:
-    code = """
-import sys, torch
+@pytest.mark.parametrize(
+    ("package", "needs"),
+    [("towers", "torch"), ("losses", "torch"), ("tasks", "torch"), ("metrics", "numpy")],
+)
+def test_packages_that_stand_alone_load_nothing_beside_what_they_need(
+    package: str, needs: str
+) -> None:
+    code = f"""
+import sys, {needs}
 before = set(sys.modules)
-import recmtl.towers
-print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+import recmtl.{package}
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*(new - set(sys.stdlib_module_names) - {{"{needs}"}}))
 """
     assert python(code).split() == ["recmtl"]
 
