@@ -137,6 +137,11 @@ class Encoders:
         """Columns that `encode` needs."""
         return needed_columns(self.spec, labels=labels)
 
+    @property
+    def families(self) -> dict[str, IdFamily]:
+        """Table -> of what family its values were when it was fitted."""
+        return {table: mapper.family for table, mapper in self._fitted.mappers.items()}
+
     def wanted(self, *, labels: bool, keep: Iterable[str] = ()) -> dict[str, Want]:
         """What `open_log` has to know to read columns as they were when these were fitted.
 
@@ -144,9 +149,8 @@ class Encoders:
             labels: whether labels are read, and what metrics need beside them.
             keep: further columns to be read.
         """
-        families = {table: mapper.family for table, mapper in self._fitted.mappers.items()}
         return wanted_columns(
-            self.spec, labels=labels, keep=keep, families=families, lists=self.bags
+            self.spec, labels=labels, keep=keep, families=self.families, lists=self.bags
         )
 
     @property
