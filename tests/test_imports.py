@@ -171,6 +171,25 @@ def test_scoring_and_exports_need_neither_torchrec_nor_lightning(package: str) -
     import_without(absent, package)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blocked", "packages"),
+    [
+        pytest.param(OPTIONAL, ["towers", "losses", "tasks"], id="torch"),
+        pytest.param([*OPTIONAL, "torch"], ["metrics"], id="numpy"),
+    ],
+)
+def test_packages_that_stand_alone_work_alone(blocked: list[str], packages: list[str]) -> None:
+    """Every example in their docstrings runs where nothing else is installed."""
+    script = (ROOT / "tests" / "docstrings.py").read_text(encoding="utf-8")
+    script = script.replace("from __future__ import annotations\n", "")
+    names = [f"recmtl.{package}" for package in packages]
+    lines = python(block(blocked) + script, *names).splitlines()
+    assert [line.split()[0] for line in lines] == names
+    assert all(int(line.split()[1]) > 2 for line in lines), lines
+    assert all(line.endswith(" 0") for line in lines), lines
+
+
 def test_command_line_starts_without_torch() -> None:
     heavy = {"torch", "numpy", "polars", "pydantic", "lightning", "torchrec"}
     assert python(f"import sys, recmtl.cli; print(*({heavy} & set(sys.modules)))").split() == []
@@ -192,12 +211,19 @@ print("loaded:", *({heavy} & set(sys.modules)))
 
 
 @pytest.mark.slow
-def test_towers_load_nothing_beside_torch() -> None:
-    code = """
-import sys, torch
+@pytest.mark.parametrize(
+    ("package", "needs"),
+    [("towers", "torch"), ("losses", "torch"), ("tasks", "torch"), ("metrics", "numpy")],
+)
+def test_packages_that_stand_alone_load_nothing_beside_what_they_need(
+    package: str, needs: str
+) -> None:
+    code = f"""
+import sys, {needs}
 before = set(sys.modules)
-import recmtl.towers
-print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+import recmtl.{package}
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*(new - set(sys.stdlib_module_names) - {{"{needs}"}}))
 """
     assert python(code).split() == ["recmtl"]
 

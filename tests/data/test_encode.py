@@ -223,6 +223,22 @@ def one(column: str, values: list[Any], **options: Any) -> tuple[Encoders, pl.Da
     return Encoders.fit(spec, train=log_of(frame)), frame
 
 
+@pytest.mark.parametrize(
+    ("values", "options", "family"),
+    [
+        ([1, 2], {"vocab": {}}, "int"),
+        (["1", "2"], {"vocab": {}}, "string"),
+        ([["1"], ["2"]], {"hash": 8}, "string"),
+        ([1, 2], {"buckets": 2}, "number"),
+    ],
+)
+def test_families_say_what_tables_were_fitted_on(
+    values: list[Any], options: dict[str, Any], family: str
+) -> None:
+    encoders, _ = one("id", values, type="sparse", dim=4, **options)
+    assert encoders.families == {"id": family}
+
+
 def test_large_ids_survive_from_file_to_lookup_pitfall_T36() -> None:
     ids = [2**24, 2**24 + 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63 - 2, None]
     encoders, frame = one("x", ids, type="sparse", vocab={}, dim=4)

@@ -93,6 +93,21 @@ def core(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Iterator[Envi
 
 
 @pytest.fixture(scope="module")
+def with_rechub(
+    tmp_path_factory: pytest.TempPathFactory, core: Environment
+) -> Iterator[Environment]:
+    """Towers alone, in a stack of torch-rechub's; torch itself is that of `core`."""
+    folder = tmp_path_factory.mktemp("rechub")
+    environment = Environment(folder)
+    (packages,) = core.bin.parent.glob("lib/python*/site-packages")
+    (own,) = environment.bin.parent.glob("lib/python*/site-packages")
+    (own / "core.pth").write_text(f"{packages}\n")
+    environment.run("pip", "install", "--quiet", "torch-rechub==0.9.0")
+    yield environment
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Iterator[Environment]:
     """The CPU laptop, with a small model trained in its `elsewhere/run`."""
     folder = tmp_path_factory.mktemp("laptop")
@@ -135,6 +150,60 @@ def test_tower_runs_where_only_torch_is_installed_pitfall_T43(core: Environment)
     core.run(
         core.bin / "python", shutil.copy(ROOT / "examples/03_tower_in_plain_pytorch.py", core.cwd)
     )
+
+
+def test_losses_metrics_and_tasks_work_where_only_torch_and_numpy_are(core: Environment) -> None:
+    """Every example in their docstrings runs there, and so does the README's."""
+    names = [f"recmtl.{part}" for part in ("towers", "losses", "tasks", "metrics", "testing")]
+    printed = core.run(core.bin / "python", "-P", ROOT / "tests/docstrings.py", *names).stdout
+    found = dict(line.split(maxsplit=1) for line in printed.splitlines())
+    assert list(found) == names
+    assert all(re.fullmatch(r"[1-9]\d* 0", counts) for counts in found.values()), found
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("### 3. Towers, in a model of your own")
+    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert block is not None
+    assert "recmtl.testing.assert_tower_ok(tower)" in section
+    promises = "import recmtl.testing\nrecmtl.testing.assert_tower_ok(tower)\n"
+    core.run(core.bin / "python", "-c", block[1] + promises)
+
+
+def test_tower_takes_the_place_of_a_head_where_only_torch_is_installed(core: Environment) -> None:
+    printed = core.run(core.bin / "python", ROOT / "examples/stacks/plain_module.py").stdout
+    assert "AUC on 5,000 held-out rows: ctr 0.7" in printed
+
+
+PREDICT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from clicks import LABELS, TASKS, draw
+from torch.utils.data import DataLoader
+from torch_rechub.trainers import MTLTrainer
+from torch_rechub_model import TaskSet, WithPLE, columns, rechub_model
+
+train, held_out = draw(64, 100)
+before = rechub_model()
+model = WithPLE(before, TaskSet(TASKS, labels=LABELS, objective="entire_space"))
+assert model.embedding is before.embedding
+probs_BT = model.eval()(columns(held_out))
+x = [{name: column[i] for name, column in columns(held_out).items()} for i in range(100)]
+trainer = MTLTrainer(model, ["classification"] * 3)
+assert torch.equal(torch.tensor(trainer.predict(model, DataLoader(x, 100))), probs_BT)
+assert ((probs_BT > 0) & (probs_BT < 1)).all() and probs_BT.std(0).min() > 0
+assert torch.allclose(probs_BT[:, 2], probs_BT[:, 0] * probs_BT[:, 1])
+"""
+
+
+def test_tower_takes_the_place_of_torch_rechubs(with_rechub: Environment) -> None:
+    python, stacks = with_rechub.bin / "python", ROOT / "examples/stacks"
+    lines = with_rechub.run(python, stacks / "torch_rechub_model.py").stdout.splitlines()
+    losses = [tuple(map(float, re.findall(r"\d\.\d{4}", line))) for line in lines[:-1]]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1][0] < 0.95 * losses[0][0]
+    assert losses[-1][1] < 0.95 * losses[0][1]
+    assert min(map(float, re.findall(r"\d\.\d{4}", lines[-1]))) > 0.65
+    with_rechub.run(python, "-c", PREDICT, stacks)
 
 
 def test_command_line_without_its_extra_says_what_to_install(core: Environment) -> None:
