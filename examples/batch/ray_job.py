@@ -1,10 +1,12 @@
 """Score Parquet with Ray Data: Parquet in, Parquet out, keys kept. Needs `recmtl[engines]`.
 
-    python examples/batch/ray_job.py RUN LOGS OUT --keep user_id,item_id --actors 2
+    python examples/batch/ray_job.py RUN LOGS OUT --keep user_id,item_id --actors 8
 
 Each actor reads the run once and then scores batches; an actor that dies is started again, and its
 batches with it. Scores are those of `recmtl score`: within 1e-6 wherever batches begin, and bit for
 bit where a batch begins at a multiple of 4,096 rows of the log (Ray gives each actor one thread).
+An actor takes one CPU for good, so one more has to be left to read with: without it a job of Ray
+would wait for ever.
 Of a job that was killed as a whole, remove OUT and start it again.
 """
 
@@ -29,7 +31,9 @@ def main() -> None:
     parser.add_argument("out", help="folder of the scores")
     parser.add_argument("--keep", default="", help="columns to copy, as a,b (default: the spec's)")
     parser.add_argument("--tables", default="fp32", choices=["fp32", "fp16", "int8"])
-    parser.add_argument("--actors", type=int, default=2, help="processes that score")
+    parser.add_argument(
+        "--actors", type=int, help="processes that score (default: all CPUs of the cluster but one)"
+    )
     parser.add_argument("--batch-rows", type=int, default=65_536)
     args = parser.parse_args()
     score(
@@ -50,10 +54,19 @@ def score(
     *,
     keep: list[str] | None = None,
     tables: str = "fp32",
-    actors: int = 2,
+    actors: int | None = None,
     batch_rows: int = 65_536,
 ) -> None:
     """Score every row of `logs` and write the kept columns and the scores to `out`."""
+    if not ray.is_initialized():
+        ray.init()
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    actors = max(cpus - 1, 1) if actors is None else actors
+    if actors >= cpus:
+        raise SystemExit(
+            f"--actors {actors}: the cluster has {cpus} CPUs, and one of them is needed to read "
+            f"with. Use at most {cpus - 1}, or a larger cluster."
+        )
     scorer = BatchScorer(run, keep=keep, tables=tables)  # here: wrong arguments fail at once
     columns = dict.fromkeys([*scorer.encoders.columns(labels=False), *scorer.keep])
     DataContext.get_current().execution_options.preserve_order = True
