@@ -13,6 +13,8 @@ not by the order.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,8 @@ def main() -> None:
     parser.add_argument("--tables", default="fp32", choices=["fp32", "fp16", "int8"])
     parser.add_argument("--batch-rows", type=int, default=65_536)
     args = parser.parse_args()
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not by spark-submit: workers are on this machine
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark = SparkSession.builder.appName("recmtl score").getOrCreate()
     try:
         score(

@@ -116,7 +116,7 @@ def commands(run: Path, workers: list[int], cores: int) -> Iterator[tuple[str, C
     in_memory = [sys.executable, "-c", IN_MEMORY, str(run)]
     yield "BatchScorer in memory", lambda log, out: [*in_memory, str(log), str(out)]
     if importlib.util.find_spec("ray") is not None:
-        yield f"Ray, {cores} actors", script("ray_job.py", "--actors", cores)
+        yield f"Ray, {max(cores - 1, 1)} actors", script("ray_job.py")
     if importlib.util.find_spec("pyspark") is not None and shutil.which("java"):
         yield f"Spark, local[{cores}]", script("spark_job.py")
 
@@ -130,7 +130,7 @@ def job(command: Command, log: Path, out: Path, rows: int) -> Callable[[], int]:
             out.mkdir()
         said = subprocess.run(
             command(log, out),
-            env={**os.environ, "PYSPARK_PYTHON": sys.executable, "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

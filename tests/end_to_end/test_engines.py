@@ -58,7 +58,7 @@ def scores(run: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> pl
 
 def start(job: str, *args: object) -> subprocess.Popen[str]:
     """A job, as a user starts it."""
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "RAY_DEDUP_LOGS": "0"}
+    environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
     environment |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(
         [sys.executable, str(JOBS / job), *map(str, args)],
