@@ -1,6 +1,6 @@
 """Latency and throughput of `examples/serving`: one row, many rows, one client, several.
 
-    python examples/benchmarks/serving.py RUN LOG > examples/benchmarks/results/serving.md
+    python examples/benchmarks/serving.py MODEL LOG > examples/benchmarks/results/serving.md
 
 Starts the server, asks it for rows of a Parquet log, and prints a page. Each case is measured in
 several rounds that take turns with those of the others; the clients share the machine.
@@ -27,6 +27,7 @@ import polars as pl
 from bench import ROOT, provenance
 
 from recmtl import BatchScorer
+from recmtl.exporting import ExportedScorer
 
 SERVER = ROOT / "examples" / "serving" / "server.py"
 sys.path.append(str(SERVER.parent))
@@ -60,19 +61,19 @@ CASES = [Case(rows, clients) for rows in (1, 100) for clients in (1, 4, 16)]
 def main() -> None:
     """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("model", type=Path, help="a run, or an export")
     parser.add_argument("log", type=Path)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a round of a case")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tables", default="fp32", help="fp32, fp16 or int8")
     args = parser.parse_args()
-    scorer = open_scorer(args.run, args.tables)
+    scorer = open_scorer(args.model, args.tables)
     columns = scorer.encoders.columns(labels=False)
     most = DISTINCT * max(case.rows for case in CASES)
     log = pl.scan_parquet(args.log).select(columns).head(most).collect()
     bodies = {case: _bodies(log, case.rows) for case in CASES}
     rounds: dict[Case, list[Round]] = {case: [] for case in CASES}
-    with _server(args.run, args.tables) as url:
+    with _server(args.model, args.tables) as url:
         _check(url, scorer, log)
         for _ in range(args.rounds):
             for case in CASES:
@@ -89,13 +90,13 @@ def _bodies(log: pl.DataFrame, rows: int) -> list[bytes]:
 
 
 @contextmanager
-def _server(run: Path, tables: str) -> Iterator[str]:
+def _server(model: Path, tables: str) -> Iterator[str]:
     """A server that answers, as long as the block lasts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, SERVER, run, "--port", port, "--tables", tables]
+    command = [sys.executable, SERVER, model, "--port", port, "--tables", tables]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + START_TIMEOUT_S
@@ -116,7 +117,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _check(url: str, scorer: BatchScorer, log: pl.DataFrame) -> None:
+def _check(url: str, scorer: BatchScorer | ExportedScorer, log: pl.DataFrame) -> None:
     """What is measured is what the scorer says."""
     rows = log[:100]
     answer = httpx.post(f"{url}/score", json=rows.to_dicts(), timeout=60).raise_for_status()
@@ -153,7 +154,9 @@ async def _ask(url: str, bodies: list[bytes], case: Case, seconds: float) -> Rou
         return Round(latencies_s, time.perf_counter() - start_s)
 
 
-def _in_memory_ms(scorer: BatchScorer, rows: pl.DataFrame, seconds: float) -> float:
+def _in_memory_ms(
+    scorer: BatchScorer | ExportedScorer, rows: pl.DataFrame, seconds: float
+) -> float:
     """Median milliseconds of a call of the scorer, without a server."""
     scorer(rows)
     found, until = [], time.perf_counter() + seconds
@@ -165,10 +168,14 @@ def _in_memory_ms(scorer: BatchScorer, rows: pl.DataFrame, seconds: float) -> fl
 
 def _page(
     args: argparse.Namespace,
-    scorer: BatchScorer,
+    scorer: BatchScorer | ExportedScorer,
     rounds: dict[Case, list[Round]],
     alone_ms: dict[int, float],
 ) -> str:
+    what = f"a `BatchScorer` ({args.tables} tables, passes of {PASS_ROWS} rows)"
+    if isinstance(scorer, ExportedScorer):
+        what = f"an export to `{scorer.format}` ({scorer.tables} tables)"
+    config = scorer.run.config if isinstance(scorer, BatchScorer) else scorer.config
     num_columns = len(scorer.encoders.columns(labels=False))
     servers = ", ".join(f"{name} {metadata.version(name)}" for name in ("fastapi", "uvicorn"))
     lines = [
@@ -177,9 +184,8 @@ def _page(
         f"`python examples/benchmarks/serving.py {' '.join(sys.argv[1:])}`; {provenance()}, "
         f"{servers}.",
         "",
-        f"`examples/serving/server.py` around a `BatchScorer` ({args.tables} tables, passes of "
-        f"{PASS_ROWS} rows) of a run with a `{scorer.run.config.tower.kind}` tower, "
-        f"{len(scorer.tasks.names)} tasks and {num_columns} columns. A case is {args.rounds} times "
+        f"`examples/serving/server.py` around {what} of a run with a `{config.tower.kind}` tower, "
+        f"{len(scorer.columns())} tasks and {num_columns} columns. A case is {args.rounds} times "
         f"{args.seconds:g} s. Clients wait for an answer before they ask again, on the machine of "
         "the server, each with a connection that stays open.",
         "",

@@ -1,6 +1,8 @@
 """An HTTP scorer: rows of JSON in, scores out.
 
-python examples/serving/server.py RUN --port 8000
+python examples/serving/server.py MODEL --port 8000
+
+MODEL is a run, or what `recmtl export` made of one.
 
 Any callable from frames to scores can take the place of `BatchScorer`: see `create_app`.
 """
@@ -27,20 +29,28 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Discriminator, Field, Tag
 from rows import RowFormat
 
-from recmtl import BatchScorer, Encoders
+from recmtl import BatchScorer, Encoders, load_export
 from recmtl.errors import DataError
+from recmtl.exporting import ExportedScorer
 
 MOST_ROWS = 10_000
 """In one request."""
 MOST_PROBLEMS = 20
 """That an answer lists."""
 PASS_ROWS = 64
-"""Rows of one forward pass. Each is padded to so many: a batch job takes thousands at a time."""
+"""Rows of a run's forward pass, to which each is padded; a batch job takes thousands at a time."""
 
 
-def open_scorer(run: Path, tables: str = "fp32") -> BatchScorer:
-    """A run as a scorer of few rows at a time."""
-    scorer = BatchScorer(run, keep=(), tables=tables)
+def open_scorer(model: Path, tables: str = "fp32") -> BatchScorer | ExportedScorer:
+    """A run, or an export, as a scorer of few rows at a time.
+
+    Args:
+        model: its folder.
+        tables: how embedding rows of a run are kept; an export has its own.
+    """
+    if (model / "certificate.json").is_file():
+        return load_export(model)
+    scorer = BatchScorer(model, keep=(), tables=tables)
     scorer.scoring_net.rows = PASS_ROWS
     return scorer
 
@@ -149,15 +159,15 @@ async def _first_problem(batches: Batches, frame: pl.DataFrame, error: DataError
 
 
 def main() -> None:
-    """Serve a run."""
+    """Serve a model."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("model", type=Path, help="folder of a run, or of an export")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--tables", default="fp32", help="fp32, fp16 or int8")
+    parser.add_argument("--tables", default="fp32", help="of a run: fp32, fp16 or int8")
     args = parser.parse_args()
-    scorer = open_scorer(args.run, args.tables)
-    app = create_app(scorer, scorer.encoders, str(args.run))
+    scorer = open_scorer(args.model, args.tables)
+    app = create_app(scorer, scorer.encoders, str(args.model))
     uvicorn.run(app, host=args.host, port=args.port, limit_concurrency=1000, access_log=False)
 
 

@@ -18,7 +18,7 @@ import jsonschema
 import polars as pl
 import pytest
 
-from recmtl import BatchScorer, Encoders, load_spec
+from recmtl import BatchScorer, Encoders, export, load_spec
 from recmtl.errors import DataError
 
 WHY = "the server needs `pip install -r examples/serving/requirements.txt`"
@@ -236,11 +236,16 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def served(run: Path) -> Iterator[httpx.Client]:
-    """A client of the service as a reader starts it, around a run."""
-    port = free_port()
-    command = [sys.executable, str(SERVING / "server.py"), str(run), "--port", str(port)]
+@pytest.fixture(scope="module", params=["run", "export"])
+def served(
+    request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """A client of the service as a reader starts it, around a run and around an export."""
+    port, model = free_port(), run
+    if request.param == "export":
+        model = tmp_path_factory.mktemp("exports") / "a"
+        export(run, model, format="safetensors")
+    command = [sys.executable, str(SERVING / "server.py"), str(model), "--port", str(port)]
     process = subprocess.Popen(command)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         while True:
