@@ -5,7 +5,8 @@
 Each option is a process of its own, as a user starts it, and is run on the log and on one of 4,096
 rows, in turns: the difference is the time that the rows took, the rest is what starting costs.
 `in memory` reads the log whole, calls `BatchScorer` on it and writes one file. Ray and Spark take
-part where they are installed (`recmtl[engines]`), with as many workers as `--cores`.
+part where they are installed (`recmtl[engines]`): Spark with `--cores` workers, Ray with one actor
+less, since a core has to be left to read with.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
 {args.scored:,} rows of the benchmark's log with an {args.tower} tower, from Parquet to Parquet,
 each option in processes of its own, in turns; medians of {args.rounds} rounds. Noise is half the
 distance between the quartiles. The time that starting takes is that of the same job on {FEW_ROWS:,}
-rows. Ray and Spark have {args.cores} workers.
+rows. Spark has {args.cores} workers, Ray an actor less: a core is left to read with.
 
 {table}"""
     sys.stdout.write(page)
