@@ -25,7 +25,7 @@ from recmtl.analysis.rereading import (
 )
 from recmtl.batch import Batch
 from recmtl.data import Encoders
-from recmtl.data.dense import DenseScale
+from recmtl.data.dense import DenseScale, read_dense
 from recmtl.data.lists import cut
 from recmtl.data.mappers import HashMapper, Mapper, VocabMapper
 from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature
@@ -140,10 +140,15 @@ def _of_numbers(encoders: Encoders, feature: DenseFeature) -> Iterator[Variant]:
     if feature.transform != "none":
         words = f"was not transformed ({feature.transform})"
         yield Variant("transform", words, True, partial(number, feature=plain, scale=scale))
+        twice = partial(raw, change=partial(_transformed, feature=feature))
+        yield Variant("transform", f"was transformed twice ({feature.transform})", True, twice)
     if has_scale:
         words = f"was not normalised ({feature.normalize})"
         bare = partial(number, feature=feature, scale=DenseScale())
         yield Variant("transform", words, True, bare)
+        words = f"was normalised twice ({feature.normalize})"
+        both = DenseScale(scale.shift * (1 + scale.scale), scale.scale**2)
+        yield Variant("transform", words, True, partial(number, feature=feature, scale=both))
     if feature.transform == "none":
         words = "was transformed by log1p"
         logged = feature.model_copy(update={"transform": "signed_log1p"})
@@ -241,6 +246,10 @@ def _nothing(values: pl.Series) -> pl.Series:
 def _constant(values: pl.Series, *, value: int | str) -> pl.Series:
     dtype = pl.String if isinstance(value, str) else pl.Int64
     return pl.Series(values.name, [value] * len(values), dtype)
+
+
+def _transformed(values: pl.Series, *, feature: DenseFeature) -> pl.Series:
+    return pl.Series(values.name, read_dense(feature, values).values)
 
 
 def _float32(values: pl.Series) -> pl.Series:

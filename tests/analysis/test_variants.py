@@ -194,6 +194,12 @@ def test_numbers_without_their_transform(encoders: Encoders) -> None:
     assert prices("was neither transformed (log1p) nor normalised") == pytest.approx(raw)
     assert prices("was not transformed") == pytest.approx([(v - mean) / std for v in raw])
     assert prices("was not normalised") == pytest.approx(logs)
+    assert prices("was transformed twice") == pytest.approx(
+        [(math.log1p(value) - mean) / std for value in logs]
+    )
+    assert prices("was normalised twice") == pytest.approx(
+        [((value - mean) / std - mean) / std for value in logs], rel=1e-5
+    )
     assert prices("was 0 after normalisation") == [0.0] * 4
     assert prices("was read as an integer") == pytest.approx(
         [(math.log1p(math.floor(v)) - mean) / std for v in raw], rel=1e-6
