@@ -22,10 +22,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
 import polars as pl
 import uvicorn
-from batches import Batches, Scorer
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from micro_batches import Batches, Scorer
 from pydantic import Discriminator, Field, Tag
 from rows import RowFormat
 

@@ -29,7 +29,7 @@ httpx = pytest.importorskip("httpx", reason=WHY)
 SERVING = Path(__file__).parents[2] / "examples" / "serving"
 sys.path.append(str(SERVING))
 
-from batches import Batches  # noqa: E402
+from micro_batches import Batches  # noqa: E402
 from rows import RowFormat  # noqa: E402
 from server import create_app  # noqa: E402
 
