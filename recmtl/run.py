@@ -43,7 +43,7 @@ from recmtl.config import RunConfig, differences, dump_yaml, fingerprint, load_s
 from recmtl.data import Encoders
 from recmtl.errors import CheckpointError, RecMTLError, SpecError
 
-__all__ = ["CALIBRATION", "REFERENCE", "REPORT", "Run", "versions"]
+__all__ = ["CALIBRATION", "REFERENCE", "REPORT", "Run", "read_calibration", "versions"]
 
 REPORT = "report.html"
 REFERENCE = "reference.json"
@@ -309,8 +309,7 @@ class Run:
         Raises:
             CheckpointError: the file is damaged.
         """
-        file = self.path / CALIBRATION
-        return read_sealed(file) if file.is_file() else {}
+        return read_calibration(self.path)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -443,6 +442,16 @@ def _place(data_dir: str | Path | None) -> dict[str, str]:
 
 def _sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in names}
+
+
+def read_calibration(folder: Path) -> dict[str, Any]:
+    """What `recmtl.analysis.calibrate` kept in a run, or an export of one; empty without it.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    file = folder / CALIBRATION
+    return read_sealed(file) if file.is_file() else {}
 
 
 def versions() -> dict[str, str]:

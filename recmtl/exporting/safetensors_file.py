@@ -9,7 +9,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recmtl.checkpoint.sealed import read_sealed
 from recmtl.config import load_spec
 from recmtl.data import Encoders
 from recmtl.embeddings import layout
@@ -18,8 +17,8 @@ from recmtl.exporting.inputs import inputs_of
 from recmtl.exporting.net import ServingNet
 from recmtl.exporting.rows import TablePrecision
 from recmtl.models import build_net, build_tasks
-from recmtl.run import CALIBRATION
-from recmtl.tasks import Calibrator
+from recmtl.run import read_calibration
+from recmtl.tasks.calibrator import calibrators_of
 
 __all__ = ["load", "read_tensors", "write", "write_tensors"]
 
@@ -51,13 +50,12 @@ def load(
     tables = layout(config, encoders.tables, encoders.single, encoders.bags)
     net = build_net(config, config.network, encoders, nn.Identity())
     net.load_dense(_below(tensors, "net/"))
-    calibrated = read_sealed(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else {}
     tasks = build_tasks(
         config,
         config.objective.kind,
         config.train.normalize,
         encoders,
-        {n: Calibrator.of(t["calibrator"]) for n, t in calibrated.get("tasks", {}).items()},
+        calibrators_of(read_calibration(folder)),
     )
     try:
         packed = {table.name: _below(tensors, f"tables/{table.name}/") for table in tables.tables}

@@ -24,7 +24,8 @@ from recmtl.errors import SpecError
 from recmtl.models import MultiTaskNet, build_net, build_tasks
 from recmtl.run import Run
 from recmtl.scoring.net import MOST_ROWS, ScoringNet
-from recmtl.tasks import Calibrator, TaskSet
+from recmtl.tasks import TaskSet
+from recmtl.tasks.calibrator import calibrators_of
 
 __all__ = ["FORWARD_ROWS", "BatchScorer"]
 
@@ -92,13 +93,12 @@ class BatchScorer:
     def tasks(self) -> TaskSet:
         """What the run predicts."""
         config = self.run.config
-        found = self.run.calibration.get("tasks", {}) if self.calibrated else {}
         return build_tasks(
             config,
             config.objective.kind,
             config.train.normalize,
             self.encoders,
-            {name: Calibrator.of(task["calibrator"]) for name, task in found.items()},
+            calibrators_of(self.run.calibration if self.calibrated else {}),
         )
 
     @cached_property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,6 @@ from recmtl._files import write_json, write_text
 from recmtl._progress import Progress, no_progress
 from recmtl.config import RunConfig, fingerprint
 from recmtl.errors import SpecError
-from recmtl.run import versions
 from recmtl.studies.arguments import require_whole, to_nobody
 from recmtl.studies.backtest_folder import BacktestFolder
 from recmtl.studies.backtest_pages import as_html, as_markdown
@@ -20,7 +18,7 @@ from recmtl.studies.backtest_runs import FRESH, FROZEN, WARM, BacktestRuns
 from recmtl.studies.backtest_table import by_day, over_days
 from recmtl.studies.contestants import loaded_spec
 from recmtl.studies.days import find_days, open_days, write_days
-from recmtl.studies.machine import machine_text
+from recmtl.studies.machine import made_on
 
 __all__ = ["backtest"]
 
@@ -123,9 +121,7 @@ def backtest(
             "command": _command(
                 spec, data, by, warm, fresh, first, optimizer_state, keep, out, overrides
             ),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": machine_text(),
-            "versions": versions(),
+            **made_on(),
             "spec": fingerprint(base),
         }
         write_json(folder.path / "backtest.json", summary)

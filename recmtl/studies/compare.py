@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ from recmtl._progress import Progress, no_progress
 from recmtl.config import RunConfig, dump_yaml, fingerprint
 from recmtl.data import open_splits
 from recmtl.errors import SpecError
-from recmtl.run import versions
 from recmtl.scoring import BatchScorer
 from recmtl.studies.arguments import require_whole, to_nobody
 from recmtl.studies.children import Failure, Job, error_of, train_all
 from recmtl.studies.contestants import PlannedRun, contestants_of
 from recmtl.studies.costs import cost_of
 from recmtl.studies.folder import StudyFolder
-from recmtl.studies.machine import cores, jobs_for, machine_text
+from recmtl.studies.machine import cores, jobs_for, made_on
 from recmtl.studies.pages import as_html, as_markdown
 from recmtl.studies.predictions import GROUPS, TestRows, num_groups_of, predict
 from recmtl.studies.resampling import Resamples
@@ -169,9 +167,7 @@ def compare(
             "command": _command(
                 spec, data, towers, objectives, seeds, test, baselines, jobs, out, overrides
             ),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": machine_text(),
-            "versions": versions(),
+            **made_on(),
             "spec": fingerprint(base),
         }
         write_json(folder.path / "compare.json", summary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ from recmtl._files import require_writable, write_json, write_text
 from recmtl._progress import Progress, no_progress
 from recmtl.data.codes import Aside
 from recmtl.errors import SpecError
-from recmtl.run import versions
 from recmtl.scoring import BatchScorer
 from recmtl.spec import Task
 from recmtl.studies.arguments import require_whole
 from recmtl.studies.diff_pages import as_html, as_markdown
-from recmtl.studies.machine import machine_text
+from recmtl.studies.machine import made_on
 from recmtl.studies.paired import Paired
 from recmtl.studies.resampled_metrics import MOST_VALUES
 from recmtl.studies.resampling import Resamples
@@ -110,9 +108,7 @@ def diff(
         "notes": notes,
         "data": {"path": rows.name, "fingerprint": rows.fingerprint},
         "command": _command(run_a, run_b, rows.name, by, sampled, out),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": machine_text(),
-        "versions": versions(),
+        **made_on(),
     }
     if out is not None:
         write_json(Path(out) / "diff.json", summary)

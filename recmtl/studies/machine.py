@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from recmtl.config import RunConfig
 from recmtl.doctor.machine import machine_memory
+from recmtl.run import versions
 from recmtl.spec import SequenceFeature
 
-__all__ = ["cores", "jobs_for", "machine_text"]
+__all__ = ["cores", "jobs_for", "made_on"]
 
 _PROCESS_BYTES = 3 * 2**29
 """Of a training process besides tables and `data.memory`: 1.5 GiB."""
@@ -51,7 +54,17 @@ def _table_bytes(config: RunConfig, num_rows: int) -> int:
     return total
 
 
-def machine_text() -> str:
+def made_on(**more: str) -> dict[str, Any]:
+    """When, where and with what a study was made: `date`, `machine` and `versions`.
+
+    Args:
+        more: versions of further packages.
+    """
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"date": date, "machine": _machine_text(), "versions": versions() | more}
+
+
+def _machine_text() -> str:
     """The processor, its cores, memory and GPU in one line."""
     words = [_processor(), f"{cores()} cores", f"{machine_memory() / 2**30:.0f} GiB"]
     if torch.cuda.is_available():

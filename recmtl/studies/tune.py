@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from recmtl._progress import Progress, no_progress
 from recmtl.config import RunConfig, dump_yaml, fingerprint
 from recmtl.data import open_splits
 from recmtl.errors import SpecError
-from recmtl.run import versions
 from recmtl.studies.arguments import require_whole, to_nobody
 from recmtl.studies.contestants import loaded_spec
-from recmtl.studies.machine import cores, jobs_for, machine_text
+from recmtl.studies.machine import cores, jobs_for, made_on
 from recmtl.studies.search import (
     Choices,
     SearchKey,
@@ -163,9 +161,7 @@ def tune(
             "spec_file": str(folder.best),
             "run": str(folder.run(best.name)),
             "command": _command(spec, data, trials, seed, search, jobs, keep, out, overrides),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": machine_text(),
-            "versions": versions() | {"optuna": version("optuna")},
+            **made_on(optuna=version("optuna")),
             "spec": fingerprint(base),
         }
         config = with_absolute_paths(runs.config(best), data_dir)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Calibration", "Calibrator"]
+__all__ = ["Calibration", "Calibrator", "calibrators_of"]
 
 
 class Calibrator(NamedTuple):
@@ -73,6 +73,12 @@ class Calibrator(NamedTuple):
             )
         ]
         return (self.below, *steps, self.above)
+
+
+def calibrators_of(calibration: Mapping[str, Any]) -> dict[str, Calibrator]:
+    """The calibrator of each task, of what a run keeps as `calibration.json`; none of nothing."""
+    tasks = calibration.get("tasks", {})
+    return {name: Calibrator.of(task["calibrator"]) for name, task in tasks.items()}
 
 
 class Calibration(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from recmtl import load_spec
-from recmtl.studies.machine import cores, jobs_for, machine_text
+from recmtl.studies.machine import cores, jobs_for, made_on
 from tests.studies.worlds import write_world
 
 
@@ -26,4 +26,4 @@ def test_memory_and_cores_are_the_limits(tmp_path: Path) -> None:
 
 
 def test_the_machine_in_words() -> None:
-    assert f"{cores()} cores" in machine_text()
+    assert f"{cores()} cores" in made_on()["machine"]
