@@ -4,9 +4,10 @@
 
 Each option is a process of its own, as a user starts it, and is run on the log and on one of 4,096
 rows, in turns: the difference is the time that the rows took, the rest is what starting costs.
-`in memory` reads the log whole, calls `BatchScorer` on it and writes one file. Ray and Spark take
-part where they are installed (`recmtl[engines]`): Spark with `--cores` workers, Ray with one actor
-less, since a core has to be left to read with.
+`in memory` reads the log whole, calls `BatchScorer` on it and writes one file; so does an export,
+with `load_export`, of each format that can be made here. Ray and Spark take part where they are
+installed (`recmtl[engines]`): Spark with `--cores` workers, Ray with one actor less, since a core
+has to be left to read with.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ import workload
 from bench import ROOT, provenance, train_once
 from rounds import Timing, alternate, markdown, paired_ratio, write_result
 
+import recmtl
+from recmtl.errors import MissingExtraError
+from recmtl.exporting.formats import FORMATS
+
 FEW_ROWS = 4096
 JOBS = ROOT / "examples" / "batch"
 IN_MEMORY = """
@@ -34,6 +39,14 @@ import polars as pl
 from recmtl import BatchScorer
 run, log, out = sys.argv[1:]
 BatchScorer(run, keep=["row"])(pl.read_parquet(log)).write_parquet(out + "/scores.parquet")
+"""
+EXPORTED = """
+import sys
+import polars as pl
+import recmtl
+export, log, out = sys.argv[1:]
+scorer = recmtl.load_export(export, keep=["row"])
+scorer(pl.read_parquet(log)).write_parquet(out + "/scores.parquet")
 """
 
 Command = Callable[[Path, Path], list[str]]
@@ -59,7 +72,8 @@ def main() -> None:
     run = args.folder / "runs" / args.tower
     train_once(run, args.folder / f"{args.tower}.yaml")
     logs = {rows: log_of(args.folder, rows) for rows in (args.scored, FEW_ROWS)}
-    options = dict(commands(run.resolve(), args.workers, args.cores))
+    exports = dict(exports_of(run, args.folder / "exports"))
+    options = dict(commands(run.resolve(), exports, args.workers, args.cores))
     with tempfile.TemporaryDirectory(prefix="recmtl-scoring-", dir=args.folder) as work:
         found = alternate(
             {
@@ -99,7 +113,22 @@ def log_of(folder: Path, rows: int) -> Path:
     return log
 
 
-def commands(run: Path, workers: list[int], cores: int) -> Iterator[tuple[str, Command]]:
+def exports_of(run: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The formats of exports that can be had here, and the export of each."""
+    for kind in FORMATS:
+        out = folder / f"{run.name}-{kind}"
+        if not out.is_dir():
+            try:
+                recmtl.export(run, format=kind, out=out)
+            except MissingExtraError as error:
+                sys.stderr.write(f"{kind}: left out. {error}\n")
+                continue
+        yield kind, out.resolve()
+
+
+def commands(
+    run: Path, exports: dict[str, Path], workers: list[int], cores: int
+) -> Iterator[tuple[str, Command]]:
     """The options that can be had here."""
 
     def score(*more: object) -> Command:
@@ -110,12 +139,16 @@ def commands(run: Path, workers: list[int], cores: int) -> Iterator[tuple[str, C
         call = [sys.executable, str(JOBS / name), str(run)]
         return lambda log, out: [*call, str(log), str(out), "--keep", "row", *map(str, more)]
 
+    def code(text: str, model: Path) -> Command:
+        return lambda log, out: [sys.executable, "-c", text, str(model), str(log), str(out)]
+
     for count in dict.fromkeys([1, *workers]):
         yield f"recmtl score --workers {count}", score("--workers", count)
     for tables in ("fp16", "int8"):
         yield f"recmtl score --tables {tables}", score("--tables", tables)
-    in_memory = [sys.executable, "-c", IN_MEMORY, str(run)]
-    yield "BatchScorer in memory", lambda log, out: [*in_memory, str(log), str(out)]
+    yield "BatchScorer in memory", code(IN_MEMORY, run)
+    for kind, export in exports.items():
+        yield f"{kind} export in memory", code(EXPORTED, export)
     if importlib.util.find_spec("ray") is not None:
         yield f"Ray, {max(cores - 1, 1)} actors", script("ray_job.py")
     if importlib.util.find_spec("pyspark") is not None and shutil.which("java"):
