@@ -53,8 +53,10 @@ def to_polars(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
     try:
         if isinstance(rows, dict):
             return pl.DataFrame({column: _typed(rows[column]) for column in wanted})
-        if isinstance(rows, pl.DataFrame | pl.LazyFrame):
-            return rows.lazy().select(wanted).collect()
+        if isinstance(rows, pl.DataFrame):
+            return pl.DataFrame([rows[name] for name in wanted])  # `select` would plan a query
+        if isinstance(rows, pl.LazyFrame):
+            return rows.select(wanted).collect()
         frame = (
             pl.from_pandas(rows[wanted]) if _is_pandas(rows) else pl.from_arrow(rows.select(wanted))
         )
