@@ -1,29 +1,21 @@
 """Several processes for `recmtl score`: this one scores too, the others are its children.
 
-A child's stdin is a pipe that this process holds: through it come its job and the numbers of its
-parts, and when it closes, by whatever end this process comes to, the child leaves at once. What a
-child has to say goes through another pipe, as JSON lines: that it wants a part, that it scored
+A child is told its job and the numbers of its parts. It says that it wants a part, that it scored
 rows, that a part has its name, that it is done, or why it failed. Children inherit the lock on the
 output's folder: it is free when the last of them is gone.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from recmtl._processes import environment, from_record, how_it_ended
+from recmtl._child import Child
+from recmtl._processes import environment, from_record
 from recmtl.errors import RecMTLError
 
 __all__ = ["Shares", "Workers"]
@@ -31,7 +23,6 @@ __all__ = ["Shares", "Workers"]
 _WORKER = Path(__file__).with_name("worker.py")
 _LEAVE_S = 10.0
 _POLL_S = 0.1
-_STDERR_CHARS = 2000
 
 
 class Shares:
@@ -99,7 +90,7 @@ class Workers:
         lock: int,
         on_written: Callable[[int, str], None],
     ) -> None:
-        self._children: list[_Child] = []
+        self._workers: list[_Worker] = []
         self._count, self._shares, self._job = count, shares, job
         self._lock, self._on_written = lock, on_written
 
@@ -107,18 +98,19 @@ class Workers:
         try:
             for number in range(1, self._count + 1):
                 name = f"Worker {number + 1} of {self._count + 1}"
-                child = _Child(name, number, self._shares, self._job, self._lock, self._on_written)
-                self._children.append(child)
+                self._workers.append(
+                    _Worker(name, number, self._shares, self._job, self._lock, self._on_written)
+                )
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in self._children:
-            child.ask_to_leave()
-        for child in self._children:
-            child.end()
+        for worker in self._workers:
+            worker.child.ask_to_leave()
+        for worker in self._workers:
+            worker.child.end(_LEAVE_S)
 
     def new_rows(self) -> int:
         """Rows that they scored since this was asked last.
@@ -126,10 +118,10 @@ class Workers:
         Raises:
             RecMTLError: why one failed.
         """
-        for child in self._children:
-            if child.has_failed:
-                raise child.error()
-        return sum(child.new_rows() for child in self._children)
+        for worker in self._workers:
+            if (failure := worker.failure()) is not None:
+                raise failure
+        return sum(worker.new_rows() for worker in self._workers)
 
     def wait(self) -> Iterator[int]:
         """Wait until all parts that they took are done; gives new rows from time to time.
@@ -140,15 +132,15 @@ class Workers:
         Raises:
             RecMTLError: why one failed.
         """
-        while any(child.is_at_work for child in self._children):
+        while any(worker.is_at_work for worker in self._workers):
             time.sleep(_POLL_S)
             yield self.new_rows()
-        if rows := sum(child.new_rows() for child in self._children):
+        if rows := sum(worker.new_rows() for worker in self._workers):
             yield rows
 
 
-class _Child:
-    """A process, and a thread that listens to it."""
+class _Worker:
+    """A child that scores parts."""
 
     def __init__(
         self,
@@ -160,61 +152,26 @@ class _Child:
         on_written: Callable[[int, str], None],
     ) -> None:
         self.name = name
-        self.ended = threading.Event()
         self._number, self._shares, self._on_written = number, shares, on_written
         self._failure: Exception | None = None
         self._is_done = False
         self._rows = self._told = 0
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `end`
-        receiving, sending = os.pipe()
-        # By path: with `-m`, the package would be imported before a line of the file runs.
-        command = [sys.executable, "-P", str(_WORKER), f"{sending}"]
-        threads = f"{job['threads']}"
-        # Ctrl-C reaches the children too: blocked until they ignore it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                pass_fds=[sending, lock],
-                env=environment(
-                    OMP_NUM_THREADS="1",
-                    OMP_WAIT_POLICY="PASSIVE",
-                    POLARS_MAX_THREADS=threads,
-                    ARROW_DEFAULT_MEMORY_POOL="system",
-                ),
-            )
-        except BaseException:
-            os.close(receiving)
-            self._stderr.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            os.close(sending)
-        self._thread = threading.Thread(
-            target=self._listen, args=(receiving,), name=f"recmtl-worker-{number}", daemon=True
+        self.child = Child(
+            _WORKER,
+            environment=environment(
+                OMP_NUM_THREADS="1",
+                OMP_WAIT_POLICY="PASSIVE",
+                POLARS_MAX_THREADS=f"{job['threads']}",
+                ARROW_DEFAULT_MEMORY_POOL="system",
+            ),
+            hear=self._hear,
+            inherited=[lock],
         )
-        self._thread.start()
-        self._say(job)
-
-    def _listen(self, receiving: int) -> None:
-        try:
-            with os.fdopen(receiving, encoding="utf-8") as reports:
-                for line in reports:
-                    with suppress(json.JSONDecodeError):  # of one that was killed in mid-word
-                        self._hear(json.loads(line))
-        except Exception as error:  # the disk is full: the main thread has to know
-            self._failure = error
-            self.process.kill()
-        finally:
-            self.process.wait()
-            self.ended.set()
+        self.child.say(job)
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "wants" in said:
-            self._say(self._shares.take(self._number))
+            self.child.say(self._shares.take(self._number))
         elif "rows" in said:
             self._rows += said["rows"]
         elif "part" in said:
@@ -225,21 +182,10 @@ class _Child:
         else:
             self._is_done = True
 
-    def _say(self, what: Any) -> None:
-        assert self.process.stdin is not None
-        with suppress(OSError, ValueError):  # it is gone, or was asked to leave
-            self.process.stdin.write(json.dumps(what).encode() + b"\n")
-            self.process.stdin.flush()
-
     @property
     def is_at_work(self) -> bool:
         """Whether it has parts to finish."""
         return self._shares.in_work(self._number) > 0
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it ended, or said that it would, without being done."""
-        return self._failure is not None or (self.ended.is_set() and not self._is_done)
 
     def new_rows(self) -> int:
         """Rows that it scored since this was asked last."""
@@ -247,29 +193,15 @@ class _Child:
         self._told += rows
         return rows
 
-    def error(self) -> Exception:
-        """Why it failed."""
-        if self._failure is not None:
-            return self._failure
-        how = how_it_ended(self.process.wait())
+    def failure(self) -> Exception | None:
+        """Why it ended, or will, without being done."""
+        has_ended = self.child.ended.is_set()  # first: what is heard before it stands by then
+        known = self._failure or self.child.failure
+        if known is not None or self._is_done or not has_ended:
+            return known
+        how, said = self.child.how_it_ended()
         fewer = "; fewer workers need less" if "memory" in how else ""
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip()[-_STDERR_CHARS:]
         return RecMTLError(
-            f"{self.name} (process {self.process.pid}) {how}{fewer}. All of them were ended; the "
-            "same call goes on from here." + (f" It said:\n{said}" if said else "")
+            f"{self.name} (process {self.child.process.pid}) {how}{fewer}. All of them were ended; "
+            f"the same call goes on from here.{said}"
         )
-
-    def ask_to_leave(self) -> None:
-        """Close the pipe that it lives by."""
-        assert self.process.stdin is not None
-        with suppress(OSError):
-            self.process.stdin.close()
-
-    def end(self) -> None:
-        """Make sure that it is gone."""
-        if not self.ended.wait(_LEAVE_S):
-            self.process.kill()
-        self.ended.wait()
-        self._thread.join()
-        self._stderr.close()
