@@ -316,11 +316,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_training_with_130_and_it_goes_on(
-    number: signal.Signals, funnel: Path, tmp_path: Path
-) -> None:
-    quick = [QUICK[0], "train.epochs=8", "train.batch_size=64", "train.checkpoint_every_steps=5"]
+def test_ctrl_c_ends_training_with_130_and_it_goes_on(funnel: Path, tmp_path: Path) -> None:
+    quick = [QUICK[0], "train.epochs=4", "train.batch_size=64", "train.checkpoint_every_steps=20"]
     call = command("train", funnel / "spec.yaml", "--out", tmp_path / "run", "--json", *quick)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -330,7 +327,7 @@ def test_a_signal_ends_training_with_130_and_it_goes_on(
     until = time.monotonic() + 120
     while not index.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err
@@ -339,20 +336,18 @@ def test_a_signal_ends_training_with_130_and_it_goes_on(
     assert state["status"] == "running"
     done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert one_object(done.stdout)["epochs"] == 8
+    assert one_object(done.stdout)["epochs"] == 4
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_ends_scoring_with_130(
-    workers: int, run: Path, funnel: Path, tmp_path: Path
+def test_ctrl_c_ends_scoring_with_130_and_it_goes_on(
+    run: Path, funnel: Path, tmp_path: Path
 ) -> None:
     rows = pl.read_parquet(funnel / "test.parquet")
     pl.concat([rows] * 500).write_parquet(tmp_path / "log.parquet")
     call = command("score", run, "--data", tmp_path / "log.parquet", "--out", tmp_path / "scores")
-    call += ["--workers", f"{workers}"]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not (tmp_path / "scores/part-00000.parquet").exists() and time.monotonic() < until:

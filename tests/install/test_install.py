@@ -36,6 +36,7 @@ class Environment:
         hidden = ("PYTHON", "VIRTUAL_ENV", "RECMTL_", "COV_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
         environment["PATH"] = f"{self.bin}{os.pathsep}{environment['PATH']}"
+        environment["PIP_NO_COMPILE"] = "1"  # most of torch's files are never imported
         done = subprocess.run(
             [str(part) for part in command],
             cwd=self.cwd,
