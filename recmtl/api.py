@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recmtl._progress import Progress, no_progress
 from recmtl.config import RunConfig, load_spec
-from recmtl.errors import SpecError
+from recmtl.errors import CheckpointError, SpecError
 
 if TYPE_CHECKING:
     from recmtl.data import Splits
@@ -88,9 +88,11 @@ def train(
         if started is not None and started.rank > 0:
             follow(started)
             return fit(config, Run(out).encoders, data_dir=data_dir, folder=out, team=started)
-        source = None
+        source: WarmStart | Run | None = None
         if warm_start is not None:
-            source = WarmStart.open(warm_start, config, optimizer_state or "keep")
+            state = optimizer_state or "keep"
+            source = None if overwrite else _begun(out, Path(warm_start), state)
+            source = source or WarmStart.open(warm_start, config, state)
         run, splits = _prepared(config, data_dir, out, overwrite, source, progress, notify)
         with run.training(data_dir):
             with (
@@ -123,7 +125,7 @@ def _prepared(
     data_dir: Path,
     out: Path,
     overwrite: bool,
-    source: WarmStart | None,
+    source: WarmStart | Run | None,
     progress: Progress,
     notify: Callable[[str], None] | None,
 ) -> tuple[Run, Splits]:
@@ -131,9 +133,13 @@ def _prepared(
     from recmtl.data import Encoders, open_splits
     from recmtl.doctor import encode_all, require_healthy, require_memory
     from recmtl.run import Run
+    from recmtl.training.warm_start import WarmStart
 
-    before = None if source is None else source.run.encoders
-    record = None if source is None else source.record
+    before = record = None
+    if isinstance(source, Run):
+        before, record = source.encoders, source.warm_start
+    elif source is not None:
+        before, record = source.run.encoders, source.record
     splits = open_splits(
         config,
         data_dir,
@@ -161,7 +167,7 @@ def _prepared(
     if splits.valid is not None:
         encode_all(encoders, splits.valid, progress=progress)
     begin = None
-    if source is not None:
+    if isinstance(source, WarmStart):
         begin = partial(source.write, encoders=encoders, config=config)
         if notify is not None:
             grown = ", ".join(source.grown(encoders)) or "no table"
@@ -176,6 +182,21 @@ def _prepared(
         warm_start=record,
         begin=begin,
     ), splits
+
+
+def _begun(out: Path, warm_start: Path, optimizer_state: str) -> Run | None:
+    """The interrupted run in `out`, where what it goes on from was removed since."""
+    from recmtl.run import Run
+
+    if warm_start.exists():
+        return None
+    try:
+        run = Run(out)
+    except CheckpointError:  # nothing is there: what is missing is the run to go on from
+        return None
+    began = run.warm_start or {}
+    named = (began.get("run"), began.get("optimizer_state"))
+    return run if named == (str(warm_start.absolute()), optimizer_state) else None
 
 
 def _require_warm_start(

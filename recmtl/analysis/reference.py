@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from torch import Tensor, ones
+from torch import Tensor
 
 from recmtl.analysis.rows import spread_rows
 from recmtl.batch import Batch
@@ -23,7 +23,7 @@ from recmtl.run import Run
 from recmtl.scoring import BatchScorer
 from recmtl.scoring.drift import RowsOf, write_reference
 from recmtl.scoring.row_stats import RowStats
-from recmtl.tasks import TaskSet
+from recmtl.tasks.sampling import Thinning, row_rates
 
 __all__ = ["keep_reference"]
 
@@ -38,8 +38,8 @@ def keep_reference(run: Run, splits: Splits) -> None:
 
     They are validation rows, which the vocabularies were not made of, or training rows where there
     are none; they lie evenly spread, and are no more than an eighth of `data.memory` holds. Where
-    the log was thinned (`data.sampled`), rows of which more were kept are thinned to the share of
-    the others, so that all of them speak for the whole.
+    they were thinned (`data.sampled`; training rows by `data.sample` too), rows of which more were
+    kept are thinned to the share of the others, so that all of them speak for the whole.
 
     Args:
         run: the run, with its best checkpoint.
@@ -51,8 +51,11 @@ def keep_reference(run: Run, splits: Splits) -> None:
     rows_of: RowsOf = "training" if splits.valid is None else "validation"
     log = splits.train if splits.valid is None else splits.valid
     scorer = BatchScorer(run.path, keep=())
+    thinnings, sample = scorer.tasks.thinnings, run.config.data.sample
+    if splits.valid is None and sample is not None:
+        thinnings = (*thinnings, Thinning.of(sample.keep))
     pieces: list[_Piece] = []
-    for batch, counts in _read(scorer.encoders, scorer.tasks, log):
+    for batch, counts in _read(scorer.encoders, thinnings, log):
         scores = scorer.scores(batch)
         by_task = {task: scores[column] for task, column in scorer.columns().items()}
         pieces.append((batch, by_task, counts))
@@ -67,22 +70,24 @@ def _added_up(stats: RowStats, pieces: Sequence[_Piece]) -> RowStats:
     return stats
 
 
-def _read(encoders: Encoders, tasks: TaskSet, log: Log) -> Iterator[tuple[Batch, EncodeCounts]]:
+def _read(
+    encoders: Encoders, thinnings: Sequence[Thinning], log: Log
+) -> Iterator[tuple[Batch, EncodeCounts]]:
     """Rows that are spread over a log, piece by piece, and what was met in each."""
-    is_thinned = bool(tasks.thinnings)
     fitting = int(encoders.spec.data.memory_bytes / 8 / (2 * encoders.row_bytes))
     numbers = spread_rows(
         log.num_rows, min(_MOST_ROWS, max(fitting, _LEAST_ROWS)), stretches=_STRETCHES
     )
-    columns = encoders.columns(labels=is_thinned)
+    columns = encoders.columns(labels=bool(thinnings))
     # Stretch by stretch, so that what lies between them is not read.
     together = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     for found, rows in read_rows(log, columns, together, at_once=encoders.piece_rows):
         try:
             frame = found
-            if is_thinned:
+            if thinnings:
                 labels_BK = encoders.encode(found, labels=True).labels_BK
-                frame = found.filter(pl.Series(_speaks_for_all(tasks, labels_BK, rows)))
+                rate_B = row_rates(labels_BK, encoders.labels, thinnings)
+                frame = found.filter(pl.Series(_speaks_for_all(rate_B, thinnings, rows)))
             counts = EncodeCounts()
             yield encoders.encode(frame, labels=False, counts=counts), counts
         except DataError as error:
@@ -90,15 +95,14 @@ def _read(encoders: Encoders, tasks: TaskSet, log: Log) -> Iterator[tuple[Batch,
 
 
 def _speaks_for_all(
-    tasks: TaskSet, labels_BK: Tensor, rows: NDArray[np.int64]
+    rate_B: Tensor, thinnings: Sequence[Thinning], rows: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Which rows of a thinned log to take, so that rows of all labels are as rare as in the whole.
 
-    A row that speaks for w others is taken with a chance in proportion to w, by its number's hash.
+    A row of a share is taken with a chance in proportion to one over it, by its number's hash.
     """
     least = math.prod(
-        min(*(share for _, share in thinning.keep), thinning.otherwise)
-        for thinning in tasks.thinnings
+        min(*(share for _, share in thinning.keep), thinning.otherwise) for thinning in thinnings
     )
-    chance_B = tasks.weight_of_all(labels_BK, ones(len(labels_BK))).double().numpy() * least
+    chance_B = least / rate_B.double().numpy()
     return splitmix64(rows) < np.minimum(chance_B, 1.0) * 2.0**64

@@ -27,7 +27,7 @@ from recmtl.batch import Batch
 from recmtl.data import Encoders
 from recmtl.data.dense import DenseScale, read_dense
 from recmtl.data.lists import cut
-from recmtl.data.mappers import HashMapper, Mapper, VocabMapper
+from recmtl.data.mappers import BucketMapper, HashMapper, Mapper, VocabMapper
 from recmtl.spec import DenseFeature, SequenceFeature, SparseFeature
 
 __all__ = ["Candidate", "Variant", "candidates"]
@@ -98,6 +98,10 @@ def _of_ids(
     if isinstance(mapper, VocabMapper):
         unknown = partial(with_ids, encoders, name, _row_0)
         yield Variant("vocabulary", "was out-of-vocabulary (row 0, as a null is)", False, unknown)
+    if not isinstance(mapper, BucketMapper):
+        for words, step in (("before", -1), ("after", 1)):
+            beside = partial(with_ids, encoders, name, partial(_row_beside, mapper, step))
+            yield Variant("vocabulary", f"had the table row {words} its own", True, beside)
     if mapper.family == "int":
         texts: dict[str, Callable[[pl.Series], pl.Series]] = {"strings": _texts}
         if isinstance(mapper, HashMapper):
@@ -237,6 +241,12 @@ def _shorter(lists: pl.Series) -> pl.DataFrame:
 
 def _row_0(values: pl.Series) -> Tensor:
     return torch.zeros(len(values), dtype=torch.int64)
+
+
+def _row_beside(mapper: Mapper, step: int, values: pl.Series) -> Tensor:
+    """Rows off by one, as of a server that leaves no row 0 or two; row 0 stays."""
+    row_N = torch.from_numpy(mapper(values))
+    return torch.where(row_N > 0, (row_N + step).clamp(0, mapper.rows - 1), 0)
 
 
 def _nothing(values: pl.Series) -> pl.Series:

@@ -19,6 +19,7 @@ from recmtl.data import Log
 from recmtl.data.stamp import stamp_of
 from recmtl.embeddings.plain import TablePrecision
 from recmtl.errors import CheckpointError, SpecError
+from recmtl.run import CALIBRATION
 from recmtl.scoring.drift import THRESHOLD, Reference, compare, read_reference
 from recmtl.scoring.parts import (
     Job,
@@ -96,6 +97,8 @@ def score(
         log = open_for_scoring(scorer, data)
         verified.result()
     reference = read_reference(scorer)
+    calibration = scorer.run.path / CALIBRATION
+    is_calibrated = calibrated and calibration.is_file()
     _ = scorer.net  # a run that cannot score writes nothing
     identity = {
         "model": scorer.fingerprint,
@@ -104,6 +107,7 @@ def score(
         "part_rows": PART_ROWS,
         "tables": tables,
         "calibrated": calibrated,
+        "calibration": sha256_of(calibration) if is_calibrated else None,
     }
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out) as lock:
@@ -306,6 +310,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
         "part_rows": "parts of another size",
         "tables": "tables of another precision",
         "calibrated": "or without calibration",
+        "calibration": "another calibration",
     }
     other = [what for key, what in words.items() if before[key] != identity[key]]
     if other and any(out.glob("part-*.parquet")):

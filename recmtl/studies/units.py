@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,26 +26,44 @@ class Units:
 
     Attributes:
         count: units are numbered below it.
-        is_part: whether a unit is a part of all groups, chosen by a hash.
+        groups_U: the group of each unit, ascending; None where a unit is a part of all groups,
+            chosen by a hash.
     """
 
     count: int
-    is_part: bool
+    groups_U: NDArray[np.integer] | None
 
     @classmethod
-    def of_groups(cls, num_groups: int, most: int = MOST_UNITS) -> Units:
-        """One unit a group, or `most` parts of the groups where there are more."""
-        return cls(min(num_groups, most), num_groups > most)
+    def of_groups(cls, blocks: Iterable[NDArray[np.integer]], most: int = MOST_UNITS) -> Units:
+        """One unit a group that has rows, or `most` parts of the groups where there are more.
+
+        Args:
+            blocks: the group of each row; of all numbers up to the largest, few may have rows.
+            most: units at most.
+        """
+        groups_U = np.empty(0, np.int64)
+        for code_N in blocks:
+            groups_U = np.union1d(groups_U, code_N)
+            if len(groups_U) > most:
+                return cls(most, None)
+        return cls(len(groups_U), groups_U)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a unit is a part of all groups."""
+        return self.groups_U is None
 
     def __call__(self, code_N: NDArray[np.integer]) -> NDArray[np.uint32]:
         """The unit of each group.
 
         Example:
-            >>> Units.of_groups(3)(np.array([2, 0])), Units.of_groups(100, 10)(np.array([2, 99]))
-            (array([2, 0], dtype=uint32), array([0, 3], dtype=uint32))
+            >>> few = Units.of_groups([np.array([9, 2, 9])])
+            >>> many = Units.of_groups([np.arange(100)], 10)
+            >>> few(np.array([9, 2])), many(np.array([2, 99]))
+            (array([1, 0], dtype=uint32), array([0, 3], dtype=uint32))
         """
-        if not self.is_part:
-            return code_N.astype(np.uint32)
+        if self.groups_U is not None:
+            return np.searchsorted(self.groups_U, code_N).astype(np.uint32)
         return (splitmix64(code_N.astype(np.int64)) % np.uint64(self.count)).astype(np.uint32)
 
 
@@ -57,11 +76,15 @@ def with_units(aside: Aside, num_rows: int, *, memory: int | None) -> tuple[Asid
         memory: bytes to use, None for as many as it takes.
     """
     groups = aside.groups
-    units = Units.of_groups(num_rows if groups is None else groups.num_codes)
+
+    def blocks() -> Iterator[NDArray[np.integer]]:
+        for start in range(0, num_rows, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, num_rows)
+            yield np.arange(start, stop) if groups is None else groups.codes.read(start, stop)
+
+    units = Units.of_groups(blocks())
     column = Spool(None if memory is None else memory // 32).column(np.uint32)
-    for start in range(0, num_rows, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, num_rows)
-        code_N = np.arange(start, stop) if groups is None else groups.codes.read(start, stop)
+    for code_N in blocks():
         column.append(units(code_N))
     segments = {**aside.segments, UNIT: CodedColumn(column, units.count)}
     return Aside(groups, segments), units

@@ -97,6 +97,12 @@ def as_hashed_strings(users: pl.Series) -> list[int]:
     return [known[row] for row in rows]
 
 
+def as_the_row_before(users: pl.Series) -> list[int | None]:
+    """What falls into the row before that of each user: of the first row, a null."""
+    before = {1 + plain.splitmix64(number) % BUCKETS: number for number in range(10_000)}
+    return [before.get(plain.splitmix64(int(user)) % BUCKETS) for user in users]
+
+
 def changed(**columns: Any) -> pl.DataFrame:
     return make_rows().with_columns(**columns)
 
@@ -124,6 +130,13 @@ PLANTED: dict[str, tuple[Callable[[], pl.DataFrame], pl.Expr | None, str, str, s
         "user",
         "type",
         "was read as strings",
+    ),
+    "a hash without the row of nulls": (
+        lambda: changed(user=pl.Series(as_the_row_before(make_rows()["user"]), dtype=pl.Int64)),
+        None,
+        "user",
+        "vocabulary",
+        "had the table row before its own",
     ),
     "float32": (
         lambda: changed(ts=pl.col("ts").cast(pl.Float32)),

@@ -182,6 +182,18 @@ def test_unknown_values_and_defaults(encoders: Encoders) -> None:
     assert dense(encoders, reading(encoders, "look", "was zeros"), "look") == [[0.0, 0.0]] * 4
 
 
+def test_rows_that_are_off_by_one(encoders: Encoders) -> None:
+    before = reading(encoders, "user", "had the table row before")
+    assert ids(encoders, before, "user") == [integer_row(int(v)) - 1 for v in ROWS["user"]]
+    after = reading(encoders, "city", "had the table row after")
+    own = [string_row("12"), string_row(" Bonn "), string_row("bonn")]
+    assert ids(encoders, after, "city") == [*(min(row + 1, 1000) for row in own), 0]
+    rows = ids(encoders, encoders.encode(ROWS, labels=False), "item")
+    assert sorted({*rows}) == [1, 2, 3]
+    after = reading(encoders, "item", "had the table row after")
+    assert ids(encoders, after, "item") == [min(row + 1, 3) for row in rows]
+
+
 def test_numbers_without_their_transform(encoders: Encoders) -> None:
     raw = [0.0, 1.5, 20.0, 0.0]  # the last one is filled
     logs = [math.log1p(value) for value in raw]

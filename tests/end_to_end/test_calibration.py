@@ -95,6 +95,20 @@ def test_the_command_line_leaves_it_out_when_asked(
         api.score(calibrated, world / "test.parquet", tmp_path / "a", calibrated=False)
 
 
+def test_scores_of_another_calibration_are_not_gone_on_with(
+    calibrated: Path, world: Path, tmp_path: Path
+) -> None:
+    """The weights are the same ones, and so is the name of the model."""
+    other = ("tasks.ctr.calibration=platt", "tasks.cvr.calibration=isotonic")
+    api.train(world / "spec.yaml", out=tmp_path / "run", overrides=[*SMALL, *SHORT, *other])
+    runs = (calibrated, tmp_path / "run")
+    assert len({BatchScorer(run).fingerprint for run in runs}) == 1
+    data, out = world / "test.parquet", tmp_path / "scores"
+    api.score(calibrated, data, out)
+    with pytest.raises(CheckpointError, match="holds scores with another calibration"):
+        api.score(tmp_path / "run", data, out)
+
+
 def test_the_report_judges_it_on_rows_that_were_not_fitted_to(
     calibrated: Path, world: Path
 ) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from recmtl import BatchScorer, api
+from recmtl.data import open_splits
 from recmtl.errors import SpecError
 from recmtl.run import Run
 from recmtl.simulate import simulate
@@ -112,6 +113,22 @@ def test_training_rows_are_thinned_while_they_are_read(world: Path) -> None:
     assert summary["pcoc"] == pytest.approx(valid["pcoc"])
     with pytest.raises(SpecError, match=r"its spec has no `data\.sampled`"):
         api.evaluate(out, world / "valid.parquet", sampled=True)
+
+
+def test_drift_is_measured_by_training_rows_as_they_were_where_none_validate(
+    world: Path, tmp_path: Path
+) -> None:
+    out, train = tmp_path / "run", world / "train.parquet"
+    sample = f"data.sample={{keep: {json.dumps(CLICKS)}}}"
+    alone = ["data.valid=null", "train.monitor=null"]
+    api.train(world / "spec.yaml", out=out, overrides=[*SMALL, *SHORT, *alone, sample])
+    log = open_splits(Run(out).config, world).train
+    kept = log.read([*log.schema], 0, log.num_rows)
+    probs_ctr = BatchScorer(out, keep=())(kept)["probs_ctr"].to_numpy()
+    weight = np.where(kept["click"] == 1, 1.0, 10.0)
+    told = api.score(out, train, tmp_path / "scores").drift["scores"]["ctr"]["reference"]
+    assert told["mean"] == pytest.approx(np.average(probs_ctr, weights=weight), rel=0.05)
+    assert probs_ctr.mean() > 2 * told["mean"]
 
 
 def test_rows_are_taken_for_all_there_are_where_nothing_says_how_they_were_thinned(

@@ -160,7 +160,7 @@ def test_every_kind_and_what_is_apart(kinds: Path) -> None:
         shares = [of_class[which] for of_class in told["tasks"]["stars"]["scores"]]
         assert sum(shares) == pytest.approx(1.0, abs=1e-5)
     assert set(told["tasks"]["number"]["features"]) == {"item", "left", "right"}
-    assert told["groups"] == {"by": "user", "units": 51, "is_part": False}
+    assert told["groups"] == {"by": "user", "units": 50, "is_part": False}
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     text = "\n".join(as_text(told))
     assert "Not compared: `same`: `label` is n and m." in text

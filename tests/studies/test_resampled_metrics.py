@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from recmtl.data.codes import read_aside
 from recmtl.metrics.population import Kind, Population, Rows, float32_codes
 from recmtl.studies.resampled_metrics import resampled_metrics
 from recmtl.studies.resampling import Resamples
@@ -133,7 +135,7 @@ def other_metrics(world: World, rows: np.ndarray, times: np.ndarray) -> dict[str
 def test_metrics_are_those_of_rows_that_count_as_often_as_their_group_is_drawn(
     kind: Kind, column: int | None, is_weighted: bool
 ) -> None:
-    world, units = World(kind, is_weighted=is_weighted), Units.of_groups(GROUPS)
+    world, units = World(kind, is_weighted=is_weighted), Units.of_groups([np.arange(GROUPS)])
     resamples = Resamples(GROUPS, 12, seed=2)
     found = resampled_metrics(world.population(units), column, units, resamples)
     assert len(found) == (1 if column is None else SEGMENTS)
@@ -152,7 +154,7 @@ def test_metrics_are_those_of_rows_that_count_as_often_as_their_group_is_drawn(
 
 
 def test_parts_of_many_groups_keep_groups_whole() -> None:
-    units = Units.of_groups(10 * MOST_UNITS)
+    units = Units.of_groups([np.arange(10 * MOST_UNITS)])
     assert (units.count, units.is_part) == (MOST_UNITS, True)
     codes = np.random.default_rng(0).integers(0, 10 * MOST_UNITS, 50_000)
     unit = units(codes)
@@ -162,12 +164,18 @@ def test_parts_of_many_groups_keep_groups_whole() -> None:
 
 
 def test_rows_without_groups_are_drawn_one_by_one() -> None:
-    import polars as pl
-
-    from recmtl.data.codes import read_aside
-
     rows = pl.DataFrame({"segment": ["a", "b", "a"]})
     aside, units = with_units(read_aside(rows, None, ["segment"], memory=None), 3, memory=None)
     assert (units.count, units.is_part, aside.groups) == (3, False, None)
     assert aside.segments[UNIT].read(np.arange(3)).tolist() == [0, 1, 2]
     assert aside.segments["segment"].names == ("a", "b")
+
+
+def test_a_group_without_rows_is_no_unit() -> None:
+    """Integers far apart are numbered by where they lie, and few of the numbers have rows."""
+    users = [7, 10**9, None, 10**9, -5]
+    aside = read_aside(pl.DataFrame({"user": users}), "user", [], memory=None)
+    aside, units = with_units(aside, len(users), memory=None)
+    assert (units.count, units.is_part) == (4, False)
+    unit_N = aside.segments[UNIT].read(np.arange(len(users)))
+    assert unit_N.tolist() == [2, 3, 0, 3, 1]

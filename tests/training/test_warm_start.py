@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -238,6 +239,27 @@ def test_an_interrupted_run_goes_on_from_what_it_was_started_with(
     moved = copied(first, tmp_path / "elsewhere")
     train(days, 1, run, warm_start=moved)
     assert run_differences(run, second) == {}
+
+
+def test_an_interrupted_run_goes_on_where_its_source_was_removed(
+    days: Path, first: Path, tmp_path: Path
+) -> None:
+    source, run = copied(first, tmp_path), tmp_path / "run"
+    stop = At(lambda: os.kill(os.getpid(), signal.SIGINT), step=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(days, 1, run, warm_start=source, progress=stop)
+    shutil.rmtree(source)
+    with pytest.raises(CheckpointError, match=r"is not a run folder"):
+        train(days, 1, run, warm_start=source, optimizer_state="reset")
+    with pytest.raises(CheckpointError, match=r"is not a run folder"):
+        train(days, 1, run, warm_start=source, overwrite=True)
+    with pytest.raises(CheckpointError, match=r"is not a run folder"):
+        train(days, 1, tmp_path / "other", warm_start=source)
+    with pytest.raises(CheckpointError, match=r"was started with another spec: `train.epochs`"):
+        train(days, 1, run, "train.epochs=3", warm_start=source)
+    train(days, 1, run, warm_start=source)
+    train(days, 1, tmp_path / "whole", warm_start=first)
+    assert run_differences(run, tmp_path / "whole") == {}
 
 
 def test_what_cannot_be_carried_over_is_said_all_at_once(
