@@ -79,6 +79,8 @@ def validation_cost(
 ) -> dict[str, Any]:
     """Metrics of the same labelled rows, by a net and by the same net with smaller tables.
 
+    Rows of a thinned log speak for those that were left out.
+
     Returns:
         ``{"rows": n, "tasks": {task: {metric: {"before": a, "after": b}}}}``.
     """
@@ -86,7 +88,8 @@ def validation_cost(
     before, after = Outcomes(tasks, memory=memory), Outcomes(tasks, memory=memory)
     with progress("validate", log.num_rows, "rows") as bar, torch.inference_mode():
         for batch in batches_in_order(log, encoders, batch_size=_FORWARD_ROWS, labels=True):
-            about = (batch.labels_BK, batch.weight_B)
+            weight_B = tasks.weight_of_all(batch.labels_BK, batch.weight_B)
+            about = (batch.labels_BK, weight_B)
             before.add(net(batch), *about)
             after.add(small.logits(tensors_of(batch, encoders.spec, small.inputs)), *about)
             bar.advance(len(batch))
