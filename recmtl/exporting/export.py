@@ -144,7 +144,7 @@ def export_run(
             expected = whole if tables == "fp32" else net(given)
         write_golden(folder, frame, given, expected)
         write_model(format, net, folder)
-        sizes = batch_sizes(inputs)
+        sizes = batch_sizes(given)
         with torch.no_grad():
             found = differences(load_model(format, folder, tables), given, expected, sizes)
         _require_equal(found, format)

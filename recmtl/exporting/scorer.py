@@ -20,7 +20,7 @@ from recmtl.data.frames import beside, column_names, require_columns, to_polars
 from recmtl.errors import CheckpointError, RecMTLError
 from recmtl.exporting.certificate import read_certificate, require_machine
 from recmtl.exporting.formats import Model, load_model
-from recmtl.exporting.inputs import ModelInput, require_inputs, tensors_of
+from recmtl.exporting.inputs import ModelInput, calls_of, require_inputs, tensors_of
 
 __all__ = ["ExportedScorer"]
 
@@ -130,8 +130,13 @@ class ExportedScorer:
 
     def _scores(self, frame: pl.DataFrame) -> dict[str, NDArray[np.float32]]:
         parts = [
-            self.predict(self.encode(frame[start : start + _FORWARD_ROWS]))
+            self.predict(tensors)
             for start in range(0, frame.height, _FORWARD_ROWS)
+            for _, tensors in calls_of(
+                self.encoders.encode(frame[start : start + _FORWARD_ROWS], labels=False),
+                self.config,
+                self.inputs,
+            )
         ]
         found = {}
         for output in self.schema["outputs"]:
