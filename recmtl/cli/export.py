@@ -82,12 +82,13 @@ def _text(result: ExportResult) -> str:
     if result.tables != "fp32":
         changes = ", ".join(f"{task} {d:.1e}" for task, d in result.cost["golden"].items())
         lines.append(f"{result.tables} tables change a prediction by at most: {changes}")
-        validation = result.cost["validation"] or {"tasks": {}, "rows": 0}
+        validation = result.cost["validation"] or {"tasks": {}}
         lines += [
-            f"{task}, {validation['rows']:,} validation rows: "
+            f"{task}, {metrics['n']:,} validation rows: "
             + ", ".join(
                 f"{metric} {_number(both['before'])} -> {_number(both['after'])}"
                 for metric, both in metrics.items()
+                if metric != "n"
             )
             for task, metrics in validation["tasks"].items()
         ]

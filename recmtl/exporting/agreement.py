@@ -82,7 +82,8 @@ def validation_cost(
     Rows of a thinned log speak for those that were left out.
 
     Returns:
-        ``{"rows": n, "tasks": {task: {metric: {"before": a, "after": b}}}}``.
+        ``{"rows": r, "tasks": {task: {"n": n, metric: {"before": a, "after": b}}}}``, with the rows
+        where the task is observed as ``n``.
     """
     memory = encoders.spec.data.memory_bytes // 2
     before, after = Outcomes(tasks, memory=memory), Outcomes(tasks, memory=memory)
@@ -97,7 +98,8 @@ def validation_cost(
     return {
         "rows": before.num_rows,
         "tasks": {
-            name: {
+            name: {"n": tables[0][name]["n"]}
+            | {
                 metric: {"before": tables[0][name][metric], "after": tables[1][name][metric]}
                 for metric in _METRICS
                 if metric in tables[0][name]

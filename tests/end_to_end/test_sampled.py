@@ -74,6 +74,7 @@ def test_probabilities_are_those_of_all_rows(
     out = run.parent / f"export-{objective}"
     cost = api.export(run, out, format="safetensors", tables="fp16").cost["validation"]["tasks"]
     for task, metrics in cost.items():
+        assert metrics["n"] == found["tasks"][task]["n"]
         for metric in ("auc", "logloss"):
             expected = pytest.approx(found["tasks"][task][metric], abs=1e-5)
             assert metrics[metric]["before"] == expected
