@@ -176,6 +176,7 @@ def test_what_smaller_tables_cost_is_measured(
     scores = api.load_export(tmp_path / "out")(rows)
     clicks = rows["click"].to_numpy()
     for task, both in found["tasks"].items():
+        assert both["n"] == metrics[task]["n"]
         for metric in ("auc", "logloss"):
             assert both[metric]["before"] == pytest.approx(metrics[task][metric], abs=1e-4)
     p = scores["probs_ctr"].to_numpy().astype(np.float64)
@@ -268,6 +269,19 @@ def test_frames_of_all_kinds_are_answered_in_kind(exported: Path, funnel: Path) 
     assert pl.from_pandas(scorer(rows.to_pandas())).equals(expected)
     assert scorer(rows.head(0)).schema == expected.schema
     assert pickle.loads(pickle.dumps(scorer))(rows).equals(expected)
+
+
+def test_a_process_reads_an_export_once(copy: Path) -> None:
+    pickled = pickle.dumps(recmtl.load_export(copy, keep=["item_id"]))
+    scorer = pickle.loads(pickled)
+    assert pickle.loads(pickled) is scorer
+    assert scorer.keep == ("item_id",)
+    assert pickle.loads(pickle.dumps(recmtl.load_export(copy))) is not scorer
+    reseal(copy, model="another")
+    assert pickle.loads(pickled).certificate["model"] == "another"
+    shutil.rmtree(copy)
+    with pytest.raises(CheckpointError, match="is no export"):
+        pickle.loads(pickled)
 
 
 def test_missing_columns_are_named(exported: Path, funnel: Path) -> None:
