@@ -282,7 +282,10 @@ def export(
     *,
     format: Literal["safetensors", "torch-export", "aoti", "onnx"],  # noqa: A002
     tables: Literal["fp32", "fp16", "int8", "int4"] = "fp32",
+    data: str | Path | None = None,
+    calibrated: bool = True,
     progress: Progress = no_progress,
+    notify: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Write a run into a folder as something that can be served, with a certificate.
 
@@ -296,11 +299,17 @@ def export(
             loads; `aoti`, machine code for this kind of CPU, loaded from C++ or Python; `onnx`.
         tables: how embedding rows are kept: as they were trained, as halves, or in 8 or 4 bits with
             a scale and an offset a row.
+        data: folder of the data with the run's validation rows, for the golden batch and for what
+            smaller tables cost (default: where it was in training; where they are not there, golden
+            rows are drawn from the vocabularies).
+        calibrated: whether the run's calibrators become part of the model.
         progress: shows the rows done (see `recmtl._progress`).
+        notify: told in a sentence that there are no validation rows, and why.
 
     Raises:
         SpecError: `format` or `tables` is unknown, the run cannot be written in this format, or
             `out` holds something.
+        DataError: `data` is given and does not hold the run's validation rows.
         MissingExtraError: what the format needs is not installed.
         CheckpointError: the run is corrupt.
     """
@@ -308,11 +317,15 @@ def export(
     from recmtl.exporting import export_run
     from recmtl.scoring import BatchScorer
 
-    scorer = BatchScorer(run, keep=())
+    scorer = BatchScorer(run, keep=(), calibrated=calibrated)
     try:
-        valid = validation_log(scorer.run)
-    except NoRowsError:
+        valid = validation_log(scorer.run, data)
+    except NoRowsError as error:
+        if data is not None:
+            raise
         valid = None
+        if notify is not None:
+            notify(f"{error} Golden rows are drawn from the vocabularies.")
     return export_run(scorer, out, format=format, tables=tables, valid=valid, progress=progress)
 
 

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a round of a case")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tables", default="fp32", help="fp32, fp16 or int8")
+    parser.add_argument("--tables", help="of a run: fp32 (the default), fp16 or int8")
     args = parser.parse_args()
     scorer = open_scorer(args.model, args.tables)
     columns = scorer.encoders.columns(labels=False)
@@ -90,13 +90,14 @@ def _bodies(log: pl.DataFrame, rows: int) -> list[bytes]:
 
 
 @contextmanager
-def _server(model: Path, tables: str) -> Iterator[str]:
+def _server(model: Path, tables: str | None) -> Iterator[str]:
     """A server that answers, as long as the block lasts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, SERVER, model, "--port", port, "--tables", tables]
+    command = [sys.executable, SERVER, model, "--port", port]
+    command += ["--tables", tables] if tables else []
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + START_TIMEOUT_S
@@ -172,7 +173,7 @@ def _page(
     rounds: dict[Case, list[Round]],
     alone_ms: dict[int, float],
 ) -> str:
-    what = f"a `BatchScorer` ({args.tables} tables, passes of {PASS_ROWS} rows)"
+    what = f"a `BatchScorer` ({args.tables or 'fp32'} tables, passes of {PASS_ROWS} rows)"
     if isinstance(scorer, ExportedScorer):
         what = f"an export to `{scorer.format}` ({scorer.tables} tables)"
     config = scorer.run.config if isinstance(scorer, BatchScorer) else scorer.config

@@ -30,7 +30,7 @@ from pydantic import Discriminator, Field, Tag
 from rows import RowFormat
 
 from recmtl import BatchScorer, Encoders, load_export
-from recmtl.errors import DataError
+from recmtl.errors import DataError, RecMTLError, SpecError
 from recmtl.exporting import ExportedScorer
 
 MOST_ROWS = 10_000
@@ -41,16 +41,21 @@ PASS_ROWS = 64
 """Rows of a run's forward pass, to which each is padded; a batch job takes thousands at a time."""
 
 
-def open_scorer(model: Path, tables: str = "fp32") -> BatchScorer | ExportedScorer:
+def open_scorer(model: Path, tables: str | None = None) -> BatchScorer | ExportedScorer:
     """A run, or an export, as a scorer of few rows at a time.
 
     Args:
         model: its folder.
-        tables: how embedding rows of a run are kept; an export has its own.
+        tables: how embedding rows of a run are kept (default: `fp32`).
+
+    Raises:
+        RecMTLError: the model cannot be read, or `tables` is given of an export.
     """
     if (model / "certificate.json").is_file():
+        if tables is not None:
+            raise SpecError(f"{model}: an export has tables of its own. Leave `--tables` out.")
         return load_export(model)
-    scorer = BatchScorer(model, keep=(), tables=tables)
+    scorer = BatchScorer(model, keep=(), tables=tables or "fp32")
     scorer.scoring_net.rows = PASS_ROWS
     return scorer
 
@@ -164,10 +169,13 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="folder of a run, or of an export")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--tables", default="fp32", help="of a run: fp32, fp16 or int8")
+    parser.add_argument("--tables", help="of a run: fp32 (the default), fp16 or int8")
     args = parser.parse_args()
-    scorer = open_scorer(args.model, args.tables)
-    app = create_app(scorer, scorer.encoders, str(args.model))
+    try:
+        scorer = open_scorer(args.model, args.tables)
+        app = create_app(scorer, scorer.encoders, str(args.model))
+    except RecMTLError as error:
+        parser.exit(error.exit_code, f"{type(error).__name__}: {error}\n")
     uvicorn.run(app, host=args.host, port=args.port, limit_concurrency=1000, access_log=False)
 
 

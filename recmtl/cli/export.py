@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from recmtl._progress import terminal_progress
-from recmtl.cli.app import debug_option, emit, json_option
+from recmtl.cli.app import calibrated_option, debug_option, emit, json_option
 
 if TYPE_CHECKING:
     from recmtl.exporting import ExportResult
@@ -34,6 +34,13 @@ __all__ = ["command"]
     show_default=True,
     help="How embedding rows are kept; what it costs is measured.",
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of the data, for the golden batch and what `--tables` cost (default: where it was"
+    " in training).",
+)
+@calibrated_option
 @json_option
 @debug_option
 def command(
@@ -41,6 +48,8 @@ def command(
     form: Literal["safetensors", "torch-export", "aoti", "onnx"],
     out: Path,
     tables: Literal["fp32", "fp16", "int8", "int4"],
+    data: Path | None,
+    calibrated: bool,
     as_json: bool,
 ) -> None:
     """Write a run as something that can be served, with a certificate.
@@ -50,7 +59,16 @@ def command(
     """
     from recmtl import api
 
-    result = api.export(run, out, format=form, tables=tables, progress=terminal_progress())
+    result = api.export(
+        run,
+        out,
+        format=form,
+        tables=tables,
+        data=data,
+        calibrated=calibrated,
+        progress=terminal_progress(),
+        notify=lambda text: click.echo(text, err=True),
+    )
     emit(asdict(result), as_json=as_json, text=_text(result))
 
 
@@ -64,12 +82,13 @@ def _text(result: ExportResult) -> str:
     if result.tables != "fp32":
         changes = ", ".join(f"{task} {d:.1e}" for task, d in result.cost["golden"].items())
         lines.append(f"{result.tables} tables change a prediction by at most: {changes}")
-        validation = result.cost["validation"] or {"tasks": {}, "rows": 0}
+        validation = result.cost["validation"] or {"tasks": {}}
         lines += [
-            f"{task}, {validation['rows']:,} validation rows: "
+            f"{task}, {metrics['n']:,} validation rows: "
             + ", ".join(
                 f"{metric} {_number(both['before'])} -> {_number(both['after'])}"
                 for metric, both in metrics.items()
+                if metric != "n"
             )
             for task, metrics in validation["tasks"].items()
         ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from recmtl._progress import Progress
 from recmtl.data import Encoders, Log, batches_in_order
 from recmtl.exporting.formats import Model
-from recmtl.exporting.inputs import ModelInput, tensors_of
+from recmtl.exporting.inputs import calls_of
 from recmtl.exporting.net import ServingNet
 from recmtl.models import MultiTaskNet
 from recmtl.models.outcomes import Outcomes
@@ -27,12 +27,12 @@ _METRICS = ("auc", "logloss", "rmse", "mae", "accuracy")
 _FORWARD_ROWS = 4096
 
 
-def batch_sizes(inputs: Sequence[ModelInput]) -> tuple[int, ...]:
-    """Rows of the batches in which models are compared.
+def batch_sizes(inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Rows of the batches in which models are compared on the tensors of some rows.
 
     The largest is left out where a row has so many values that it would take gigabytes.
     """
-    values = sum(size for each in inputs for size in each.shape[1:] if isinstance(size, int))
+    values = sum(tensor[0].numel() for tensor in inputs.values())
     return (*_BATCHES, _LARGE_BATCH) if values <= _MOST_VALUES else _BATCHES
 
 
@@ -79,22 +79,27 @@ def validation_cost(
 ) -> dict[str, Any]:
     """Metrics of the same labelled rows, by a net and by the same net with smaller tables.
 
+    Rows of a thinned log speak for those that were left out.
+
     Returns:
-        ``{"rows": n, "tasks": {task: {metric: {"before": a, "after": b}}}}``.
+        ``{"rows": r, "tasks": {task: {"n": n, metric: {"before": a, "after": b}}}}``, with the rows
+        where the task is observed as ``n``.
     """
     memory = encoders.spec.data.memory_bytes // 2
     before, after = Outcomes(tasks, memory=memory), Outcomes(tasks, memory=memory)
     with progress("validate", log.num_rows, "rows") as bar, torch.inference_mode():
         for batch in batches_in_order(log, encoders, batch_size=_FORWARD_ROWS, labels=True):
-            about = (batch.labels_BK, batch.weight_B)
-            before.add(net(batch), *about)
-            after.add(small.logits(tensors_of(batch, encoders.spec, small.inputs)), *about)
+            for part, tensors in calls_of(batch, encoders.spec, small.inputs):
+                weight_B = tasks.weight_of_all(part.labels_BK, part.weight_B)
+                before.add(net(part), part.labels_BK, weight_B)
+                after.add(small.logits(tensors), part.labels_BK, weight_B)
             bar.advance(len(batch))
     tables = [outcomes.metrics().table["tasks"] for outcomes in (before, after)]
     return {
         "rows": before.num_rows,
         "tasks": {
-            name: {
+            name: {"n": tables[0][name]["n"]}
+            | {
                 metric: {"before": tables[0][name][metric], "after": tables[1][name][metric]}
                 for metric in _METRICS
                 if metric in tables[0][name]

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from recmtl.errors import CheckpointError
 
 __all__ = ["require_no_pickle"]
@@ -40,21 +42,23 @@ def require_no_pickle(path: Path, *, kind: str) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = [(entry.filename, entry.file_size) for entry in archive.infolist()]
-            configs = {
-                name: json.loads(archive.read(name))
-                for name, _ in entries
-                if _CONFIG.fullmatch(_inside(name))
-            }
-    except (OSError, ValueError, zipfile.BadZipFile, RecursionError) as error:
+            names = archive.namelist()
+        # What torch itself will see: an archive can have one list of entries for each reader.
+        reader = torch._C.PyTorchFileReader(str(path))
+        seen = reader.get_all_records()
+        configs = {
+            name: json.loads(reader.get_record(name)) for name in seen if _CONFIG.fullmatch(name)
+        }
+        samples = reader.get_record(_SAMPLES) if _SAMPLES in seen else b""
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: is not an archive of torch ({error}).") from error
-    names = [name for name, _ in entries]
-    roots = {name.partition("/")[0] for name in names}
     foreign = [name for name in names if not _NAMES[kind].fullmatch(_inside(name))]
-    foreign += [name for name, size in entries if _inside(name) == _SAMPLES and size]
+    foreign += [name for name in seen if not _NAMES[kind].fullmatch(name)]
+    foreign += [_SAMPLES] if samples else []
     foreign += [name for name, config in configs.items() if _mentions_pickle(config)]
-    if len(set(names)) < len(names) or len(roots) > 1:
-        foreign.append(names[-1])
+    roots = {name.partition("/")[0] for name in names}
+    if len(set(names)) < len(names) or len(roots) > 1 or seen != [_inside(name) for name in names]:
+        foreign.append(seen[-1])
     if foreign:
         raise CheckpointError(
             f"{path}: holds `{foreign[0]}`, which recmtl does not write and torch might unpickle. "

@@ -40,8 +40,9 @@ from recmtl.exporting.inputs import ModelInput, inputs_of, tensors_of
 from recmtl.exporting.net import ServingNet
 from recmtl.exporting.rows import TABLES, TablePrecision, pack
 from recmtl.models import MultiTaskNet
-from recmtl.run import CALIBRATION, Run, versions
+from recmtl.run import CALIBRATION, Run, read_calibration, versions
 from recmtl.tasks import TaskSet
+from recmtl.tasks.calibrator import calibrators_of
 
 __all__ = ["ExportResult", "Trained", "export_run"]
 
@@ -50,6 +51,7 @@ class Trained(Protocol):
     """What is needed of `recmtl.BatchScorer`: a run, opened, and read where it is asked for."""
 
     run: Run
+    calibrated: bool
 
     @property
     def encoders(self) -> Encoders:
@@ -132,7 +134,7 @@ def export_run(
     packed = {name: pack(weight, tables) for name, weight in weights.items()}
     net = ServingNet(trained.net, trained.tasks, about, inputs, packed, tables)
     with atomic_folder(out, replace=False) as folder:
-        _copy_run(trained.run, folder)
+        _copy_run(trained, folder)
         write_json(folder / "schema.json", _schema(trained, inputs))
         frame, source = golden_rows(encoders, valid)
         batch = encoders.encode(frame, labels=False)
@@ -142,7 +144,7 @@ def export_run(
             expected = whole if tables == "fp32" else net(given)
         write_golden(folder, frame, given, expected)
         write_model(format, net, folder)
-        sizes = batch_sizes(inputs)
+        sizes = batch_sizes(given)
         with torch.no_grad():
             found = differences(load_model(format, folder, tables), given, expected, sizes)
         _require_equal(found, format)
@@ -160,6 +162,7 @@ def export_run(
                 "export": {"format": format, "tables": tables},
                 "model": trained.fingerprint,
                 "config": fingerprint(config),
+                "calibrated": sorted(calibrators_of(read_calibration(folder))),
                 "schema": sha256_of(folder / "schema.json"),
                 "vocabularies": sha256_of(folder / "encoders" / "files.json"),
                 "golden": {"rows": frame.height, "source": source},
@@ -195,16 +198,22 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def _require_empty(out: Path) -> None:
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise SpecError(f"{out}: exists already. Choose another `--out`; nothing was changed.")
+    if out.resolve() == Path.cwd():
+        raise SpecError(
+            f"{out}: is the working folder, which an export would take the place of. Choose a "
+            "folder in it; nothing was changed."
+        )
     require_writable(out)
 
 
-def _copy_run(run: Run, folder: Path) -> None:
+def _copy_run(trained: Trained, folder: Path) -> None:
     """What is needed from raw columns on: the spec, the encoders, and calibrators."""
-    for name in ("config.yaml", CALIBRATION):
-        if (run.path / name).is_file():
-            shutil.copyfile(run.path / name, folder / name)
+    path = trained.run.path
+    shutil.copyfile(path / "config.yaml", folder / "config.yaml")
+    if trained.calibrated and (path / CALIBRATION).is_file():
+        shutil.copyfile(path / CALIBRATION, folder / CALIBRATION)
     (folder / "encoders").mkdir()
-    source = run.path / "encoders"
+    source = path / "encoders"
     for name in ("files.json", *read_json(source / "files.json")):
         shutil.copyfile(source / name, folder / "encoders" / name)
 

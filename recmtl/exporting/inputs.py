@@ -5,22 +5,25 @@ Shape letters: B rows, L values of a list, V components of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recmtl.batch import Batch, Ragged
+from recmtl.data.cutting import cut_rows
 from recmtl.embeddings import Layout
 from recmtl.embeddings.pooling import positions
 from recmtl.errors import DataError, SpecError
 from recmtl.spec import DenseFeature, SparseFeature, Spec, VectorFeature
 
-__all__ = ["ROWS", "ModelInput", "inputs_of", "require_inputs", "tensors_of"]
+__all__ = ["ROWS", "ModelInput", "calls_of", "inputs_of", "require_inputs", "tensors_of"]
 
 ROWS = "rows"
 """The size that all inputs share."""
+_MOST_VALUES = 1 << 22
+"""Of padded lists in one call, where it has several rows."""
 
 
 class ModelInput(NamedTuple):
@@ -93,6 +96,28 @@ def inputs_of(spec: Spec, layout: Layout) -> tuple[ModelInput, ...]:
             "lengths or weights of a list. Rename the feature's column."
         )
     return tuple(found)
+
+
+def calls_of(
+    batch: Batch, spec: Spec, inputs: Sequence[ModelInput]
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """The rows of a batch in a few calls, in their order, and what the model takes in each.
+
+    All lists of a call are padded to its longest: one long list beside thousands of rows would take
+    gigabytes. So a batch is halved until its lists are small, or it is one row.
+    """
+    lists = batch.bags | batch.sequences
+    values = sum(
+        each.shape[1] if isinstance(each.shape[1], int) else int(lists[each.name].lengths_B.max())
+        for each in inputs
+        if each.kind == "ids"
+    )
+    half = len(batch) // 2
+    if not half or len(batch) * values <= _MOST_VALUES:
+        yield batch, tensors_of(batch, spec, inputs)
+        return
+    for part in cut_rows(batch, [half, len(batch) - half]):
+        yield from calls_of(part, spec, inputs)
 
 
 def tensors_of(batch: Batch, spec: Spec, inputs: Sequence[ModelInput]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ def write(net: ServingNet, folder: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        _let_names_differ(program.model.graph)
         program.save(str(folder / _FILE), external_data=num_bytes > _MOST_BYTES)
 
 
@@ -69,6 +71,19 @@ def load(folder: Path) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
 
     return model
+
+
+def _let_names_differ(graph: Any) -> None:
+    """Rename what the exporter itself called as a feature or task is called (`embedding`, `view`).
+
+    It names values after operations, and inputs and outputs as asked, without a look at the others.
+    """
+    asked = {*graph.inputs, *graph.outputs}
+    taken = {value.name for value in asked}
+    for value in (value for node in graph for value in node.outputs if value not in asked):
+        while value.name in taken:
+            value.name += "_"
+        taken.add(value.name)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders
 from recmtl.data.frames import beside, column_names, require_columns, to_polars
 from recmtl.errors import CheckpointError, RecMTLError
-from recmtl.exporting.certificate import read_certificate, require_machine
+from recmtl.exporting.certificate import CERTIFICATE, read_certificate, require_machine
 from recmtl.exporting.formats import Model, load_model
-from recmtl.exporting.inputs import ModelInput, require_inputs, tensors_of
+from recmtl.exporting.inputs import ModelInput, calls_of, require_inputs, tensors_of
 
 __all__ = ["ExportedScorer"]
 
@@ -31,7 +31,7 @@ class ExportedScorer:
     """An export as a callable on frames, as `BatchScorer` is one of a run.
 
     It needs the packages of `recmtl[score]`, and for ONNX those of `recmtl[export]`. It is pickled
-    by its path.
+    by its path and options, and a process that unpickles it for every task reads the export once.
 
     Attributes:
         certificate: what `certificate.json` says.
@@ -130,8 +130,13 @@ class ExportedScorer:
 
     def _scores(self, frame: pl.DataFrame) -> dict[str, NDArray[np.float32]]:
         parts = [
-            self.predict(self.encode(frame[start : start + _FORWARD_ROWS]))
+            self.predict(tensors)
             for start in range(0, frame.height, _FORWARD_ROWS)
+            for _, tensors in calls_of(
+                self.encoders.encode(frame[start : start + _FORWARD_ROWS], labels=False),
+                self.config,
+                self.inputs,
+            )
         ]
         found = {}
         for output in self.schema["outputs"]:
@@ -157,5 +162,17 @@ class ExportedScorer:
             ) from error
 
 
+_last: dict[object, ExportedScorer] = {}
+"""The scorer that was unpickled last: Spark unpickles its function for every task."""
+
+
 def _opened(kind: type[ExportedScorer], path: Path, keep: tuple[str, ...]) -> ExportedScorer:
-    return kind(path, keep=keep)
+    """The scorer of these options, the same one as long as the export is the same."""
+    about = path / CERTIFICATE
+    key = (kind, path, keep, about.read_bytes() if about.is_file() else b"")
+    found = _last.get(key)
+    if found is None:
+        found = kind(path, keep=keep)
+        _last.clear()
+        _last[key] = found
+    return found

@@ -38,7 +38,12 @@ def test_a_run_is_exported_and_verified(
     assert ending(*asked) == 0
     printed = capsys.readouterr().out
     assert "int4 tables change a prediction by at most: ctr " in printed
-    assert "validation rows: auc " in printed
+    for task, about in found["cost"]["validation"]["tasks"].items():
+        assert f"{task}, {about['n']:,} validation rows: auc " in printed
+    asked = ("export", run, "--format", "safetensors", "--out", tmp_path / "c", "--uncalibrated")
+    assert ending(*asked, "--data", tmp_path / "nowhere") == 3
+    assert "nowhere" in capsys.readouterr().err
+    assert ending(*asked) == 0
     (out / "schema.json").write_text("{}")
     assert ending("verify", out) == 5
     assert "schema.json: its sha256 is not the recorded one" in capsys.readouterr().err

@@ -72,6 +72,16 @@ def test_probabilities_are_those_of_all_rows(
     found = api.evaluate(run, valid, sampled=True)
     assert 0.8 < found["tasks"]["ctr"]["pcoc"] < 1.2
     assert api.evaluate(run, valid)["tasks"]["ctr"]["pcoc"] < 0.4
+    out = run.parent / f"export-{objective}"
+    cost = api.export(run, out, format="safetensors", tables="fp16").cost["validation"]["tasks"]
+    for task, metrics in cost.items():
+        assert metrics["n"] == found["tasks"][task]["n"]
+        for metric in ("auc", "logloss"):
+            expected = pytest.approx(found["tasks"][task][metric], abs=1e-5)
+            assert metrics[metric]["before"] == expected
+    exported = api.load_export(out)(test)
+    for column in scores.columns:
+        np.testing.assert_allclose(exported[column], scores[column], atol=1e-3)
     summary = json.loads((run / "validation.json").read_text())
     for task in ("ctr", "cvr", "ctcvr"):
         assert summary["tasks"][task]["pcoc"] == pytest.approx(found["tasks"][task]["pcoc"])

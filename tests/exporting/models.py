@@ -72,9 +72,9 @@ class World(SimpleNamespace):
     serving: ServingNet
 
 
-def world(kind: str, precision: TablePrecision = "fp32") -> World:
+def world(kind: str, precision: TablePrecision = "fp32", spec: Spec = SPEC) -> World:
     generator = torch.Generator().manual_seed(1)
-    spec: Spec = _Attending() if kind == "din" else SPEC  # type: ignore[assignment]
+    spec = _Attending() if kind == "din" else spec  # type: ignore[assignment]
     tables = {name: torch.randn(ROWS[name], DIMS[name], generator=generator) for name in ROWS}
     lookup = PlainLookup(world_layout(), tables)
     net = build_net(spec, TOWERS[kind], ENCODERS, lookup).eval()
@@ -84,7 +84,7 @@ def world(kind: str, precision: TablePrecision = "fp32") -> World:
     tasks = build_tasks(spec, "tasks", "rows", ENCODERS, {"ctr": BENT})
     packed = {name: pack(table, precision) for name, table in tables.items()}
     about = world_layout()
-    serving = ServingNet(net, tasks, about, inputs_of(SPEC, about), packed, precision)
+    serving = ServingNet(net, tasks, about, inputs_of(spec, about), packed, precision)
     return World(net=net, tasks=tasks, serving=serving, tables=tables)
 
 

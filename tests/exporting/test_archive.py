@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
@@ -66,6 +67,38 @@ def test_a_planted_pickle_is_not_executed(exported: Path, tmp_path: Path) -> Non
     assert sign.exists()  # torch itself would have run it
 
 
+def test_a_pickle_that_torch_alone_would_see_is_not_executed(
+    exported: Path, tmp_path: Path
+) -> None:
+    """Two archives in one file: zipfile reads the second one's entries, torch the first one's."""
+    sign = tmp_path / "executed"
+    bomb = {"data/sample_inputs/model.pt": pickle.dumps(_Bomb(sign))}
+    bad = bytearray((rewritten(exported, tmp_path, bomb) / "model.pt2").read_bytes())
+    good = bytearray((rewritten(exported, tmp_path, {}) / "model.pt2").read_bytes())
+    (end_bad, at_bad), (end_good, at_good) = _directory(bad), _directory(good)
+    entry = at_good
+    while entry < end_good:  # zipfile counts from where it thinks that the archive begins
+        (offset,) = struct.unpack_from("<I", good, entry + 42)
+        struct.pack_into("<I", good, entry + 42, offset + at_bad - at_good)
+        entry += 46 + sum(struct.unpack_from("<3H", good, entry + 28))
+    struct.pack_into("<I", good, end_good + 16, at_bad)
+    (tmp_path / "model.pt2").write_bytes(bad[:end_bad] + good)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        assert not archive.read(next(n for n in archive.namelist() if "sample_inputs" in n))
+    with pytest.raises(CheckpointError, match=r"model\.pt`, which recmtl does not write"):
+        torch_export.load(tmp_path)
+    assert not sign.exists()
+    with pytest.raises(RuntimeError, match="error when deserializing"):
+        torch.export.load(tmp_path / "model.pt2")
+    assert sign.exists()  # torch itself would have run it
+
+
+def _directory(archive: bytes | bytearray) -> tuple[int, int]:
+    """Where an archive's list of entries ends, and where it begins."""
+    end = archive.rindex(b"PK\5\6")
+    return end, struct.unpack_from("<I", archive, end + 16)[0]
+
+
 @pytest.mark.parametrize(
     "name", ["data/weights/model.pt", "data/constants/custom_obj_0", "models/other.json", "extra/x"]
 )
@@ -90,7 +123,7 @@ def test_an_entry_outside_the_archives_folder_is_refused(exported: Path, tmp_pat
     shutil.copyfile(exported / "model.pt2", tmp_path / "model.pt2")
     with zipfile.ZipFile(tmp_path / "model.pt2", "a") as archive:
         archive.writestr("version", b"8.2")
-    with pytest.raises(CheckpointError, match="`version`"):
+    with pytest.raises(CheckpointError, match=r"is not an archive of torch .*: version"):
         torch_export.load(tmp_path)
 
 

@@ -121,11 +121,25 @@ def test_without_its_log_rows_are_drawn(run: Path, funnel: Path, tmp_path: Path)
         start["data"] = str(moved / "gone")
     (alone / "versions.json").write_text(sealed(versions), encoding="utf-8")
     settle(alone)
-    result = api.export(alone, tmp_path / "out", format="safetensors", tables="int8")
+    said: list[str] = []
+    result = api.export(
+        alone, tmp_path / "out", format="safetensors", tables="int8", notify=said.append
+    )
+    assert "`--data`" in said[0]
+    assert "drawn from the vocabularies" in said[0]
     assert result.cost["validation"] is None
     found = json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert found["golden"] == {"rows": 64, "source": "drawn from the vocabularies"}
     api.verify(tmp_path / "out")
+    again = tmp_path / "again"
+    result = api.export(alone, again, format="safetensors", tables="int8", data=moved)
+    assert result.cost["validation"]["rows"] == pl.read_parquet(funnel / "valid.parquet").height
+    golden = read_sealed(again / "certificate.json")["golden"]
+    assert golden == {"rows": 64, "source": "validation rows"}
+    shutil.copyfile(moved / "test.parquet", moved / "valid.parquet")
+    with pytest.raises(DataError, match="holds other rows than those"):
+        api.export(alone, tmp_path / "third", format="safetensors", data=moved)
+    assert not (tmp_path / "third").exists()
 
 
 def test_calibrators_travel(run: Path, funnel: Path, tmp_path: Path) -> None:
@@ -139,6 +153,13 @@ def test_calibrators_travel(run: Path, funnel: Path, tmp_path: Path) -> None:
     for column in ("probs_ctr", "probs_ctcvr"):
         assert float((found[column] - expected[column]).abs().max()) <= 1e-6  # type: ignore[arg-type]
         assert float((found[column] - plain[column]).abs().max()) > 1e-3  # type: ignore[arg-type]
+    assert read_sealed(tmp_path / "out" / "certificate.json")["calibrated"] == ["ctr"]
+    api.export(calibrated, tmp_path / "plain", format="safetensors", calibrated=False)
+    found = api.load_export(tmp_path / "plain")(rows)
+    for column in ("probs_ctr", "probs_cvr", "probs_ctcvr"):
+        assert float((found[column] - plain[column]).abs().max()) <= 1e-6  # type: ignore[arg-type]
+    assert read_sealed(tmp_path / "plain" / "certificate.json")["calibrated"] == []
+    api.verify(tmp_path / "plain")
 
 
 @pytest.mark.parametrize("tables", ["fp16", "int8", "int4"])
@@ -155,6 +176,7 @@ def test_what_smaller_tables_cost_is_measured(
     scores = api.load_export(tmp_path / "out")(rows)
     clicks = rows["click"].to_numpy()
     for task, both in found["tasks"].items():
+        assert both["n"] == metrics[task]["n"]
         for metric in ("auc", "logloss"):
             assert both[metric]["before"] == pytest.approx(metrics[task][metric], abs=1e-4)
     p = scores["probs_ctr"].to_numpy().astype(np.float64)
@@ -221,6 +243,15 @@ def test_a_full_folder_is_left_alone(run: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
+def test_the_working_folder_is_not_replaced(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (".", tmp_path):
+        with pytest.raises(SpecError, match="is the working folder"):
+            api.export(run, out, format="safetensors")
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [({"format": "onx"}, "Did you mean `onnx`"), ({"tables": "int2"}, "must be one of `fp32`")],
@@ -238,6 +269,19 @@ def test_frames_of_all_kinds_are_answered_in_kind(exported: Path, funnel: Path) 
     assert pl.from_pandas(scorer(rows.to_pandas())).equals(expected)
     assert scorer(rows.head(0)).schema == expected.schema
     assert pickle.loads(pickle.dumps(scorer))(rows).equals(expected)
+
+
+def test_a_process_reads_an_export_once(copy: Path) -> None:
+    pickled = pickle.dumps(recmtl.load_export(copy, keep=["item_id"]))
+    scorer = pickle.loads(pickled)
+    assert pickle.loads(pickled) is scorer
+    assert scorer.keep == ("item_id",)
+    assert pickle.loads(pickle.dumps(recmtl.load_export(copy))) is not scorer
+    reseal(copy, model="another")
+    assert pickle.loads(pickled).certificate["model"] == "another"
+    shutil.rmtree(copy)
+    with pytest.raises(CheckpointError, match="is no export"):
+        pickle.loads(pickled)
 
 
 def test_missing_columns_are_named(exported: Path, funnel: Path) -> None:

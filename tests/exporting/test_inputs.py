@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recmtl.errors import DataError, SpecError
-from recmtl.exporting.inputs import inputs_of, require_inputs, tensors_of
+from recmtl.exporting.inputs import calls_of, inputs_of, require_inputs, tensors_of
 from recmtl.spec import Spec
 from tests.embeddings.world import SPEC, random_rows, to_batch, world_layout
 
@@ -45,6 +45,23 @@ def test_lists_are_padded_behind_their_values() -> None:
                 assert found[f"{name}.weights"][b, : len(ids)].tolist() == weights
     assert found["price"].tolist() == pytest.approx([row["price"][0][1] for row in rows])
     assert found["item.id"].tolist() == [row["item.id"][0][0] for row in rows]
+
+
+def test_one_long_list_does_not_widen_thousands_of_rows() -> None:
+    rows = random_rows(16, seed=6) * 256
+    rows[77] = {**rows[77], "tags": [(1, 1.0)] * 20_000}
+    whole, parts = to_batch(rows), []
+    calls = list(calls_of(whole, SPEC, INPUTS))
+    assert len(calls) < 20
+    for part, tensors in calls:
+        assert all(torch.equal(tensors[n], t) for n, t in tensors_of(part, SPEC, INPUTS).items())
+        assert tensors["tags"].numel() <= 1 << 22
+        parts.append(part)
+    assert torch.equal(torch.cat([part.ids_FB for part in parts], dim=1), whole.ids_FB)
+    lengths = torch.cat([tensors["tags.lengths"] for _, tensors in calls])
+    assert torch.equal(lengths, whole.bags["tags"].lengths_B)
+    (alone,) = calls_of(to_batch(random_rows(4096, seed=7)), SPEC, INPUTS)
+    assert len(alone[0]) == 4096
 
 
 def test_a_call_without_a_value_has_one_place() -> None:

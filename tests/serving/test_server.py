@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -293,6 +294,21 @@ def test_a_value_that_a_transform_forbids_is_named_by_its_row(
     (found,) = problems(served, rows)
     assert (found["row"], found["column"], found["found"]) == (13, "price", "-5.0")
     assert "`log1p` needs at least 0" in found["expected"]
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_served_ends_with_one_sentence(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "a", format="safetensors")
+    cases = [
+        ([tmp_path / "nowhere"], 5, "CheckpointError: .* is not a run folder"),
+        ([run, "--tables", "int3"], 2, "SpecError: tables: must be one of"),
+        ([tmp_path / "a", "--tables", "int8"], 2, "SpecError: .* an export has tables of its own"),
+    ]
+    for arguments, code, message in cases:
+        command = [sys.executable, str(SERVING / "server.py"), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+        assert re.match(message, done.stderr)
 
 
 @pytest.mark.slow
