@@ -131,7 +131,7 @@ def _prepared(
 ) -> tuple[Run, Splits]:
     """The run to train: an interrupted one, or a new one on data that was found to be right."""
     from recmtl.data import Encoders, open_splits
-    from recmtl.doctor import encode_all, require_healthy, require_memory
+    from recmtl.doctor import encode_all, require_healthy, require_model
     from recmtl.run import Run
     from recmtl.training.warm_start import WarmStart
 
@@ -163,7 +163,7 @@ def _prepared(
         if notify is not None and finding.severity == "warning":
             notify(str(finding))
     encoders = Encoders.fit(config, train=splits.train, before=before, progress=progress)
-    require_memory(config, encoders)
+    require_model(config, encoders)
     if splits.valid is not None:
         encode_all(encoders, splits.valid, progress=progress)
     begin = None

@@ -64,7 +64,7 @@ PUBLIC = {
     "recmtl.analysis": "Analysis analyse calibrate explain parity",
     "recmtl.report": "Report make_report summarise write_report",
     "recmtl.doctor": (
-        "Finding encode_all examine exit_code guess_spec require_healthy require_memory"
+        "Finding encode_all examine exit_code guess_spec require_healthy require_model"
     ),
     "recmtl.api": "evaluate explain export load_export score train verify",
     "recmtl.studies": "backtest compare diff tune",

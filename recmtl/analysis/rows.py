@@ -34,9 +34,14 @@ def validation_log(run: Run, data: str | Path | None = None) -> Log:
 
     Raises:
         NoRowsError: there are none, or `data` is not given and they are not to be found.
-        DataError: `data` is given and does not hold them.
+        DataError: `data` is given and does not hold them, or there are none.
     """
     config, folder = run.config, run.data_dir if data is None else Path(data)
+    if config.data.valid is None and data is not None:
+        raise DataError(
+            "`--data` is for validation rows, and the run was trained without any (its spec has no "
+            "`data.valid`). Leave it out."
+        )
     if config.data.valid is None:
         raise NoRowsError("The spec names no validation rows.")
     if folder is None:

@@ -66,10 +66,12 @@ def table(tasks: dict[str, dict[str, Any]]) -> list[str]:
     """Metrics of several tasks as lines of text, a task a line; undefined values show as a dash."""
     shown = [name for name in _SHOWN if any(name in metrics for metrics in tasks.values())]
     width = max(len(name) for name in [*tasks, "task"]) + 2
-    lines = [f"{'task':{width}}" + "".join(f"{name:>10}" for name in shown)]
-    for task, metrics in tasks.items():
-        cells = "".join(f"{_cell(name, metrics.get(name)):>10}" for name in shown)
-        lines.append(f"{task:{width}}{cells}")
+    columns = [[name, *(_cell(name, of.get(name)) for of in tasks.values())] for name in shown]
+    wide = [max(10, 2 + max(map(len, cells))) for cells in columns]
+    lines = []
+    for first, *cells in zip(["task", *tasks], *columns, strict=True):
+        line = "".join(f"{cell:>{w}}" for cell, w in zip(cells, wide, strict=True))
+        lines.append(f"{first:{width}}{line}")
     return lines
 
 

@@ -1,6 +1,6 @@
 """Findings about a spec and its data, before anything is trained."""
 
-from recmtl.doctor.examine import examine, require_healthy, require_memory
+from recmtl.doctor.examine import examine, require_healthy, require_model
 from recmtl.doctor.findings import Finding, exit_code
 from recmtl.doctor.guess import guess_spec
 from recmtl.doctor.values import encode_all
@@ -12,5 +12,5 @@ __all__ = [
     "exit_code",
     "guess_spec",
     "require_healthy",
-    "require_memory",
+    "require_model",
 ]

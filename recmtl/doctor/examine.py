@@ -27,7 +27,7 @@ from recmtl.doctor.machine import (
 from recmtl.doctor.values import encode_all, unknown_findings
 from recmtl.errors import RecMTLError
 
-__all__ = ["examine", "require_healthy", "require_memory"]
+__all__ = ["examine", "require_healthy", "require_model"]
 
 
 def examine(
@@ -79,13 +79,13 @@ def require_healthy(config: RunConfig, splits: Splits) -> list[Finding]:
     return by_severity(findings)
 
 
-def require_memory(config: RunConfig, encoders: Encoders) -> None:
-    """Refuse tables that do not fit this machine.
+def require_model(config: RunConfig, encoders: Encoders) -> None:
+    """Refuse a network that the features cannot feed, and tables that do not fit this machine.
 
     Raises:
-        SpecError: says how large they are and what to change.
+        SpecError: says which feature to add, or how large the tables are and what to change.
     """
-    raise_errors(memory_findings(config, encoders))
+    raise_errors([*network_findings(config, encoders), *memory_findings(config, encoders)])
 
 
 def _columns(config: RunConfig, splits: Splits) -> list[Finding]:

@@ -24,18 +24,18 @@ _FOLDER = "golden"
 def golden_rows(encoders: Encoders, log: Log | None) -> tuple[pl.DataFrame, str]:
     """The raw columns of 64 rows, and where they are from.
 
-    They are read in eight places that lie evenly spread in the log; without one, they are drawn
-    from the vocabularies.
+    They are read in eight places that lie evenly spread in the log, of a shorter one all; without
+    one, they are drawn from the vocabularies.
     """
     if log is None or not log.num_rows:
         return encoders.draw(GOLDEN_ROWS, seed=_SEED), "drawn from the vocabularies"
-    size = -(-GOLDEN_ROWS // _STRETCHES)
-    starts = np.linspace(0, max(log.num_rows - size, 0), _STRETCHES).astype(np.int64)
-    parts = [
-        log.read(encoders.columns(labels=False), start, min(start + size, log.num_rows))
-        for start in starts.tolist()
-    ]
-    return pl.concat(parts).head(GOLDEN_ROWS), "validation rows"
+    starts, size = [0], log.num_rows
+    if log.num_rows > GOLDEN_ROWS:
+        size = GOLDEN_ROWS // _STRETCHES
+        starts = np.linspace(0, log.num_rows - size, _STRETCHES).astype(np.int64).tolist()
+    columns = encoders.columns(labels=False)
+    parts = [log.read(columns, start, start + size) for start in starts]
+    return pl.concat(parts), "validation rows"
 
 
 def write_golden(

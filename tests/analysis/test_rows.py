@@ -103,6 +103,15 @@ def test_data_that_went_away_or_changed_is_said(run: Path, funnel: Path, tmp_pat
     assert not isinstance(caught.value, NoRowsError)
 
 
+def test_a_folder_for_rows_that_never_were_is_refused(plain_run: Path, tmp_path: Path) -> None:
+    opened = Run(plain_run)
+    with pytest.raises(NoRowsError):
+        validation_log(opened)
+    with pytest.raises(DataError, match=r"was trained without any .* Leave it out") as caught:
+        validation_log(opened, tmp_path)
+    assert not isinstance(caught.value, NoRowsError)
+
+
 def test_what_cannot_be_analysed_is_said(run: Path, plain_run: Path, tmp_path: Path) -> None:
     assert analyse(plain_run).missing == "The spec names no validation rows."
     copy = copied(run, tmp_path)

@@ -226,6 +226,17 @@ def test_wrong_validation_labels_end_with_3_before_training(
     assert not (shop / "run").exists()
 
 
+def test_a_network_that_the_features_cannot_feed_ends_with_2_before_training(
+    shop: Path, recmtl: Callable[..., tuple[int, str, str]]
+) -> None:
+    without = [line for line in SPEC.splitlines() if "history" not in line]
+    (shop / "shop.yaml").write_text("\n".join(without), encoding="utf-8")
+    code, _, err = recmtl("train", shop / "shop.yaml", "--out", shop / "run", "tower=dtrn")
+    assert code == 2, err
+    assert "sequence" in err
+    assert not (shop / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "fragment"),
     [

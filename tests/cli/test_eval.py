@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from click.testing import CliRunner
 
-from recmtl.cli.eval import command
+from recmtl.cli.eval import command, table
 
 
 def test_contradictions_are_shown_and_left_out(run: Path, funnel: Path, tmp_path: Path) -> None:
@@ -33,3 +33,18 @@ def test_contradictions_are_shown_and_left_out(run: Path, funnel: Path, tmp_path
     assert (before["contradictions"], found["contradictions"]) == ({"cvr": 0}, {"cvr": 9})
     assert found["tasks"]["cvr"] == before["tasks"]["cvr"]
     assert found["tasks"]["ctcvr"]["positives"] == before["tasks"]["ctcvr"]["positives"] + 9
+
+
+def test_large_numbers_stand_apart() -> None:
+    head, *lines = table(
+        {
+            "price": {"n": 12, "rmse": 108438.32831, "mae": -67563.9485},
+            "dwell": {"n": 1234567890, "rmse": 0.5, "mae": None},
+        }
+    )
+    assert [line.split() for line in (head, *lines)] == [
+        ["task", "n", "rmse", "mae"],
+        ["price", "12", "108438.3283", "-67563.9485"],
+        ["dwell", "1,234,567,890", "0.5000", "-"],
+    ]
+    assert len({len(line) for line in (head, *lines)}) == 1

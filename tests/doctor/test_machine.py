@@ -10,7 +10,7 @@ import pytest
 
 from recmtl.config import RunConfig, load_spec
 from recmtl.data import Encoders
-from recmtl.doctor import machine, require_memory
+from recmtl.doctor import machine, require_model
 from recmtl.errors import MissingExtraError, SpecError
 from tests.doctor.conftest import Shop
 
@@ -72,7 +72,7 @@ def test_memory_is_weighed_against_the_tables(
         assert "the largest is `user_id`" in found.what
     assert found.exit_code == 2
     with pytest.raises(SpecError, match=r"^memory: tables and their optimizer state take"):
-        require_memory(config, encoders)
+        require_model(config, encoders)
 
 
 def test_a_container_limits_the_memory(tmp_path: Path) -> None:
