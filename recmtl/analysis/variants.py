@@ -113,12 +113,12 @@ def _of_ids(
         yield Variant("type", "was read as float32", True, partial(raw, change=_float32_ids))
         yield Variant("type", "was read as int32", True, partial(raw, change=_int32_ids))
     elif mapper.family == "string":
+        yield Variant("type", "was read in lower case", True, partial(raw, change=_lower))
+        yield Variant("type", "was read without spaces around", True, partial(raw, change=_strip))
         integers = partial(with_ids, encoders, name, partial(hashed_as, mapper, "int", _integers))
         yield Variant("type", "was read as integers", True, integers)
         floats = partial(raw, change=_float_texts)
         yield Variant("type", "was read as strings of floats, such as '12.0'", True, floats)
-        yield Variant("type", "was read in lower case", True, partial(raw, change=_lower))
-        yield Variant("type", "was read without spaces around", True, partial(raw, change=_strip))
     else:
         yield Variant("type", "was read as float32", True, partial(raw, change=_float32))
         yield Variant("type", "was read as an integer", True, partial(raw, change=_whole))

@@ -49,8 +49,8 @@ def make_rows() -> pl.DataFrame:
     price = rng.gamma(2.0, 2.0, ROWS)
     age = rng.integers(18, 60, ROWS)
     seen = [rng.integers(1, 13, rng.integers(0, 9)).tolist() for _ in range(ROWS)]
-    brand = rng.choice(["acme", "zeta", "unknown", "nord"], ROWS)
-    score = 0.4 * (item % 4) + 0.2 * (user % 5) + (brand == "zeta") + 0.3 * np.log1p(price) - 2.5
+    brand = rng.choice(["acme", "Zeta", "unknown", "nord"], ROWS)
+    score = 0.4 * (item % 4) + 0.2 * (user % 5) + (brand == "Zeta") + 0.3 * np.log1p(price) - 2.5
     return pl.DataFrame(
         {
             "user": user,
@@ -137,6 +137,13 @@ PLANTED: dict[str, tuple[Callable[[], pl.DataFrame], pl.Expr | None, str, str, s
         "user",
         "vocabulary",
         "had the table row before its own",
+    ),
+    "lower case": (
+        lambda: changed(brand=pl.col("brand").str.to_lowercase()),
+        None,
+        "brand",
+        "type",
+        "was read in lower case",
     ),
     "float32": (
         lambda: changed(ts=pl.col("ts").cast(pl.Float32)),

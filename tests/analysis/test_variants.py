@@ -157,6 +157,12 @@ def test_ids_in_another_type(encoders: Encoders) -> None:
     assert floats[:2] == [string_row("12.0"), string_row(" Bonn ")]
 
 
+def test_texts_are_lowered_before_they_are_numbers(encoders: Encoders) -> None:
+    """Where both fall upon row 0, the likelier one is named."""
+    words = [c.variant.words for c in candidates(encoders) if c.group.name == "city"]
+    assert words.index("was read in lower case") < words.index("was read as integers")
+
+
 def test_unknown_values_and_defaults(encoders: Encoders) -> None:
     known = encoders.encode(ROWS, labels=False)
     assert ids(encoders, reading(encoders, "brand", "was out-of-vocabulary"), "brand") == [0] * 4
