@@ -50,9 +50,7 @@ def open_scorer(model: Path, tables: str = "fp32") -> BatchScorer | ExportedScor
     """
     if (model / "certificate.json").is_file():
         return load_export(model)
-    scorer = BatchScorer(model, keep=(), tables=tables)
-    scorer.scoring_net.rows = PASS_ROWS
-    return scorer
+    return BatchScorer(model, keep=(), tables=tables, pass_rows=PASS_ROWS)
 
 
 def create_app(scorer: Scorer, encoders: Encoders, name: str) -> FastAPI:
