@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, SaveMode
 
 from recmtl import BatchScorer
 
@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="folder of a run, which all nodes can read")
     parser.add_argument("logs", help="Parquet: a file or a folder")
-    parser.add_argument("out", help="folder of the scores")
+    parser.add_argument("out", help="folder of the scores; it must not exist")
     parser.add_argument("--keep", default="", help="columns to copy, as a,b (default: the spec's)")
     parser.add_argument("--tables", default="fp32", choices=["fp32", "fp16", "int8"])
     parser.add_argument(
@@ -82,7 +82,7 @@ def score(
         max_restarts=-1,
         max_task_retries=-1,
     )
-    scores.write_parquet(out)
+    scores.write_parquet(out, mode=SaveMode.ERROR)  # else files would be added to those of before
 
 
 if __name__ == "__main__":

@@ -37,9 +37,11 @@ def main() -> None:
     parser.add_argument("--tables", default="fp32", choices=["fp32", "fp16", "int8"])
     parser.add_argument("--batch-rows", type=int, default=65_536)
     args = parser.parse_args()
+    builder = SparkSession.builder.appName("recmtl score")
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not by spark-submit: workers are on this machine
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    spark = SparkSession.builder.appName("recmtl score").getOrCreate()
+        builder = builder.master("local[*,4]")  # up to 4 attempts; `local[*]` gives each task one
+    spark = builder.getOrCreate()
     try:
         score(
             spark,

@@ -55,9 +55,7 @@ def open_scorer(model: Path, tables: str | None = None) -> BatchScorer | Exporte
         if tables is not None:
             raise SpecError(f"{model}: an export has tables of its own. Leave `--tables` out.")
         return load_export(model)
-    scorer = BatchScorer(model, keep=(), tables=tables or "fp32")
-    scorer.scoring_net.rows = PASS_ROWS
-    return scorer
+    return BatchScorer(model, keep=(), tables=tables or "fp32", pass_rows=PASS_ROWS)
 
 
 def create_app(scorer: Scorer, encoders: Encoders, name: str) -> FastAPI:

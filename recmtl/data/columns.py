@@ -96,7 +96,7 @@ def _feature_problems(
         return []
     if isinstance(feature, VectorFeature):
         return _vector_problems(column, feature, dtype)
-    if isinstance(feature, SequenceFeature) and not is_list(dtype):
+    if isinstance(feature, SequenceFeature) and not (is_list(dtype) or isinstance(dtype, pl.Null)):
         return [
             f"{column}, the spec says sequence (a list). Write it as a list column, or declare it "
             "sparse."

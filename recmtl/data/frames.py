@@ -52,15 +52,15 @@ def to_polars(rows: Any, columns: Sequence[str]) -> pl.DataFrame:
     wanted = [column for column in dict.fromkeys(columns) if column in names]
     try:
         if isinstance(rows, dict):
-            return pl.DataFrame({column: _typed(rows[column]) for column in wanted})
+            return pl.DataFrame({column: _typed(column, rows[column]) for column in wanted})
         if isinstance(rows, pl.DataFrame):
             return pl.DataFrame([rows[name] for name in wanted])  # `select` would plan a query
         if isinstance(rows, pl.LazyFrame):
             return rows.select(wanted).collect()
-        frame = (
-            pl.from_pandas(rows[wanted]) if _is_pandas(rows) else pl.from_arrow(rows.select(wanted))
-        )
-    except (TypeError, ValueError) as error:  # pyarrow's errors are these too
+        if _is_pandas(rows):
+            return _without_types_of_nothing(pl.from_pandas(rows[wanted]))
+        frame = pl.from_arrow(rows.select(wanted))
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:  # pyarrow's are these too
         raise DataError(f"rows: a column cannot be read: {error}") from error
     assert isinstance(frame, pl.DataFrame)
     return frame
@@ -84,7 +84,7 @@ def require_columns(
         where: what has the columns, for messages.
 
     Raises:
-        DataError: some are missing.
+        DataError: some are missing, or there more than once.
         SpecError: a column to keep has the name of a score.
     """
     clash = [column for column in keep if column in scores]
@@ -94,13 +94,18 @@ def require_columns(
         )
     roles = dict.fromkeys(features, "feature")
     roles = dict.fromkeys(keep, "to be kept") | roles
-    missing = [
+    problems = [
         f"{where}column `{column}` ({role}) is missing.{suggest(column, names)}"
         for column, role in roles.items()
         if column not in names
     ]
-    if missing:
-        raise DataError.all_of(missing)
+    problems += [
+        f"{where}column `{column}` ({role}) is there {names.count(column)} times. Leave one."
+        for column, role in roles.items()
+        if names.count(column) > 1
+    ]
+    if problems:
+        raise DataError.all_of(problems)
 
 
 def beside(rows: Any, keep: Sequence[str], scores: Mapping[str, NDArray[np.float32]]) -> Any:
@@ -110,6 +115,12 @@ def beside(rows: Any, keep: Sequence[str], scores: Mapping[str, NDArray[np.float
     frame keeps its index: in pandas, columns meet by it.
     """
     if isinstance(rows, dict):
+        height = len(next(iter(scores.values())))
+        for column in keep:
+            if (values := len(rows[column])) != height:
+                raise DataError(
+                    f"rows: column `{column}` (to be kept) has {values} values for {height} rows."
+                )
         return {column: rows[column] for column in keep} | dict(scores)
     if isinstance(rows, pl.DataFrame):
         kept = [rows[column] for column in keep]
@@ -138,8 +149,23 @@ def _is_pandas(value: Any) -> bool:
     )
 
 
-def _typed(values: Any) -> Any:
-    """An array of objects as a list, whose type polars finds; NaN is null there."""
+def _without_types_of_nothing(frame: pl.DataFrame) -> pl.DataFrame:
+    """A pandas column of nothing but None or NaN says nothing of its type."""
+    empty = [of.name for of in frame if 0 < of.len() == of.null_count()]
+    return frame.with_columns(pl.lit(None).alias(name) for name in empty)
+
+
+def _typed(column: str, values: Any) -> Any:
+    """An array of objects as a list, whose type polars finds; NaN is null there.
+
+    Raises:
+        DataError: it is one value, which would be repeated for all rows.
+    """
+    if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__"):
+        raise DataError(
+            f"rows: column `{column}` is a single {type(values).__name__}; expected an array with "
+            "a value for each row. Write one row as arrays of one value."
+        )
     if isinstance(values, np.ndarray) and values.dtype == object:
         return [None if isinstance(v, float) and np.isnan(v) else v for v in values.tolist()]
     return values

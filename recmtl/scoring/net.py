@@ -46,15 +46,18 @@ class ScoringNet:
     take more than one vector a row, or that have no such form, run as they are.
 
     Attributes:
-        rows: how many rows make a good pass: of wide first layers fewer, which stay in the caches;
-            a power of two.
+        rows: rows of a pass.
 
     Args:
         net: a net in evaluation mode, with a `PlainLookup`.
+        rows: rows of a pass (default: as many as make a good one: of wide first layers fewer, which
+            stay in the caches; a power of two).
         fold_bytes: most memory of folded tables.
     """
 
-    def __init__(self, net: MultiTaskNet, *, fold_bytes: int = FOLD_BYTES) -> None:
+    def __init__(
+        self, net: MultiTaskNet, *, rows: int | None = None, fold_bytes: int = FOLD_BYTES
+    ) -> None:
         assert isinstance(net.lookup, PlainLookup)
         _keep_blocks()
         self.net = net
@@ -62,9 +65,7 @@ class ScoringNet:
         in_bf16 = net.lookup.precision == "int8" and multiplies_bf16()
         frozen = freeze(net.tower, in_bf16=in_bf16) if net.inputs.is_plain else None
         self.first = None if frozen is None else FirstLayers(self.lookup, frozen, fold_bytes)
-        self.rows = MOST_ROWS
-        while frozen and self.rows > _LEAST_ROWS and self.rows * len(frozen.bias_W) > _PASS_FLOATS:
-            self.rows //= 2
+        self.rows = _good_rows(frozen) if rows is None else rows
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Tensor:
@@ -73,6 +74,13 @@ class ScoringNet:
             logits_BH: Tensor = self.net(batch)
             return logits_BH
         return self.first.tower(self.first(batch))
+
+
+def _good_rows(frozen: FrozenTower | None) -> int:
+    rows = MOST_ROWS
+    while frozen and rows > _LEAST_ROWS and rows * len(frozen.bias_W) > _PASS_FLOATS:
+        rows //= 2
+    return rows
 
 
 class FirstLayers:

@@ -48,10 +48,12 @@ class BatchScorer:
         tables: how embedding rows are kept: `fp32`, as they were trained; `fp16`, in half of the
             memory; `int8`, a byte a number, with a scale and a bias a row, and multiplied as bytes.
         calibrated: whether tasks that the run has calibrators of are calibrated.
+        pass_rows: rows of one pass through the network, to which fewer are padded (default: what
+            suits many rows best, 1,024 to 4,096); 64 or so suit requests of a few rows.
 
     Raises:
         CheckpointError: the run is corrupt or has no checkpoint.
-        SpecError: `tables` is none of these.
+        SpecError: `tables` is none of these, or `pass_rows` no positive integer.
 
     Example:
         ``scores = BatchScorer("runs/a")(polars.read_parquet("today.parquet"))``
@@ -64,19 +66,25 @@ class BatchScorer:
         keep: Sequence[str] | None = None,
         tables: TablePrecision = "fp32",
         calibrated: bool = True,
+        pass_rows: int | None = None,
     ) -> None:
         """Open the run; its weights are read when they are first needed."""
         if tables not in PRECISIONS:
             listed = ", ".join(f"`{name}`" for name in PRECISIONS)
             raise SpecError(f"tables: must be one of {listed}, got {tables!r}.")
+        is_count = isinstance(pass_rows, int) and not isinstance(pass_rows, bool) and pass_rows > 0
+        if pass_rows is not None and not is_count:
+            raise SpecError(f"pass_rows: must be a positive integer, got {pass_rows!r}.")
         self.tables = tables
         self.calibrated = calibrated
+        self.pass_rows = pass_rows
         self._run = Path(run).absolute()
         self._keep = None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep)
         self.run = Run(self._run)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), self._run, self._keep, self.tables, self.calibrated)
+        options = (self._keep, self.tables, self.calibrated, self.pass_rows)
+        return _unpickled, (type(self), self._run, *options)
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -128,7 +136,7 @@ class BatchScorer:
     @cached_property
     def scoring_net(self) -> ScoringNet:
         """What scores are computed with: the network in a form for inference alone."""
-        return ScoringNet(self.net)
+        return ScoringNet(self.net, rows=self.pass_rows)
 
     @cached_property
     def _checkpoint(self) -> Path:
@@ -233,13 +241,15 @@ def _unpickled(
     keep: tuple[str, ...] | None,
     tables: TablePrecision,
     calibrated: bool,
+    pass_rows: int | None,
 ) -> BatchScorer:
     """The scorer of these options, the same one as long as the run is the same."""
     state = run / "run.json"
-    key = (cls, run, keep, tables, calibrated, state.read_bytes() if state.is_file() else b"")
+    about = state.read_bytes() if state.is_file() else b""
+    key = (cls, run, keep, tables, calibrated, pass_rows, about)
     found = _last.get(key)
     if found is None:
-        found = cls(run, keep=keep, tables=tables, calibrated=calibrated)
+        found = cls(run, keep=keep, tables=tables, calibrated=calibrated, pass_rows=pass_rows)
         _last.clear()
         _last[key] = found
     return found

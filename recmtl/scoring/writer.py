@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -106,7 +107,6 @@ def score(
         "keep": list(scorer.keep),
         "part_rows": PART_ROWS,
         "tables": tables,
-        "calibrated": calibrated,
         "calibration": sha256_of(calibration) if is_calibrated else None,
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -121,8 +121,8 @@ def _check_options(out: Path, workers: int, drift_threshold: float) -> None:
         problems.append(f"{out}: is a file. Choose another `--out`.")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         problems.append(f"`workers` must be a positive integer, got {workers!r}.")
-    if not drift_threshold > 0:
-        problems.append(f"`drift_threshold` must be above 0, got {drift_threshold!r}.")
+    if not 0 < drift_threshold < math.inf:
+        problems.append(f"`drift_threshold` must be a number above 0, got {drift_threshold!r}.")
     if problems:
         raise SpecError.all_of(problems)
 
@@ -281,6 +281,12 @@ class _Call:
         write_json(self.out / _CLAIM, {**self.identity, "files": files})
 
 
+def _words_of_calibration(before: dict[str, Any], identity: dict[str, Any]) -> str:
+    if before["calibration"] is None:
+        return "no calibration"
+    return "calibration" if identity["calibration"] is None else "another calibration"
+
+
 def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
     """Make `out` the place of these scores, or go on where the same call was stopped.
 
@@ -309,13 +315,12 @@ def _claim(out: Path, identity: dict[str, Any]) -> dict[str, str]:
         "keep": "other kept columns",
         "part_rows": "parts of another size",
         "tables": "tables of another precision",
-        "calibrated": "or without calibration",
-        "calibration": "another calibration",
+        "calibration": _words_of_calibration(before, identity),
     }
     other = [what for key, what in words.items() if before[key] != identity[key]]
     if other and any(out.glob("part-*.parquet")):
         raise CheckpointError(
-            f"{out}: holds scores with {other[0]}. Choose another `--out`, or remove it."
+            f"{out}: holds scores with {', '.join(other)}. Choose another `--out`, or remove it."
         )
     if other:  # that call failed before it wrote a score
         found.unlink()

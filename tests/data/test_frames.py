@@ -54,3 +54,44 @@ def test_arrays_of_objects_are_read(run: Path, test_rows: pl.DataFrame) -> None:
     arrays["device"][0] = 3
     with pytest.raises(DataError, match="a column cannot be read"):
         BatchScorer(run, keep=())(arrays)
+
+
+@pytest.mark.parametrize("column", ["user_id", "age", "device", "price", "history"])
+@pytest.mark.parametrize("nothing", [None, np.nan])
+def test_a_pandas_column_of_nothing_is_null(
+    column: str, nothing: float | None, run: Path, test_rows: pl.DataFrame
+) -> None:
+    scorer = BatchScorer(run, keep=())
+    expected = scorer(
+        test_rows.with_columns(pl.lit(None).cast(test_rows[column].dtype).alias(column))
+    )
+    frame = test_rows.to_pandas()
+    frame[column] = [nothing] * len(frame)
+    np.testing.assert_array_equal(scorer(frame), expected.to_pandas())
+    scorer(frame.head(1))
+
+
+def test_one_value_is_not_taken_for_all_rows(run: Path, test_rows: pl.DataFrame) -> None:
+    arrays = {name: test_rows[name].to_list() for name in test_rows.columns}
+    scorer = BatchScorer(run, keep=["click"])
+    for wrong in (5, "phone", np.int64(5), {"a": 1}, iter([1])):
+        with pytest.raises(DataError, match=r"column `device` is a single \w+; expected an array"):
+            scorer({**arrays, "device": wrong})
+    with pytest.raises(DataError, match=r"`click` .to be kept. has 1 values for"):
+        scorer({**arrays, "click": [1]})
+    with pytest.raises(DataError, match="height of column 'price'"):
+        scorer({**arrays, "price": [1.0]})
+
+
+def test_a_column_that_is_there_twice_is_named(run: Path, test_rows: pl.DataFrame) -> None:
+    table = test_rows.to_arrow()
+    twice = table.append_column("price", table["price"]).append_column("click", table["click"])
+    scorer = BatchScorer(run, keep=["click"])
+    words = (
+        r"column `click` \(to be kept\) is there 2 times.*\ncolumn `price` \(feature\) is there 2"
+    )
+    with pytest.raises(DataError, match=words):
+        scorer(twice)
+    frame = test_rows.to_pandas()
+    with pytest.raises(DataError, match=r"`price` .feature. is there 2 times"):
+        scorer(pd.concat([frame, frame[["price"]]], axis=1))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,18 @@ def test_a_ray_actor_that_is_killed_is_replaced(
         *("ray_job.py", run, log, out, "--keep", ",".join(KEYS)),
         *("--actors", 1, "--batch-rows", 1_000),
     )
-    kill_one(process, lambda words: "MapWorker" in words)
+    kill_one(process, lambda child: "MapWorker" in words(child))
     require_equal(ended(process, out), scores, exact=False)
+
+
+@needs_ray
+def test_ray_adds_nothing_to_scores_that_are_there(run: Path, log: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    process = start("ray_job.py", run, log, tmp_path / "out", "--actors", 1)
+    said, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode != 0
+    assert "already exists" in said
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @needs_ray
@@ -141,17 +152,37 @@ def test_spark_scores_as_the_command_does(
     require_equal(found, scores, exact=exact)
 
 
-def kill_one(process: subprocess.Popen[str], is_meant: Callable[[str], bool]) -> None:
+@needs_spark
+def test_the_task_of_a_spark_worker_that_is_killed_is_repeated(
+    run: Path, log: Path, scores: pl.DataFrame, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(
+        *("spark_job.py", run, log, out, "--keep", ",".join(KEYS)),
+        *("--batch-rows", 1_000),
+    )
+
+    def is_worker(child: psutil.Process) -> bool:  # forked by a daemon of the same words
+        parent = child.parent()
+        return parent is not None and all("pyspark.daemon" in words(p) for p in (child, parent))
+
+    kill_one(process, is_worker)
+    require_equal(ended(process, out), scores, exact=False)
+
+
+def words(process: psutil.Process) -> str:
+    """What a process was started with, or calls itself."""
+    return " ".join(process.cmdline())
+
+
+def kill_one(process: subprocess.Popen[str], is_meant: Callable[[psutil.Process], bool]) -> None:
     """Kill -9 a process that a job started, as soon as it is there."""
     until = time.monotonic() + WAIT_S
     while process.poll() is None and time.monotonic() < until:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            try:
-                words = " ".join(child.cmdline())
-            except psutil.Error:
-                continue
-            if is_meant(words):
-                child.kill()
-                return
+        with suppress(psutil.Error):  # one that is gone by now
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if is_meant(child):
+                    child.kill()
+                    return
         time.sleep(0.05)
     pytest.fail(f"no such process was there: {process.communicate(timeout=WAIT_S)[0]}")

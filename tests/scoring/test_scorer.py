@@ -197,6 +197,21 @@ def test_smaller_tables_move_scores_a_little(
     assert pickle.loads(pickle.dumps(small))(test_rows).equals(scores)
 
 
+def test_passes_of_few_rows_give_the_same_scores(
+    run: Path, scorer: BatchScorer, test_rows: pl.DataFrame
+) -> None:
+    small = BatchScorer(run, pass_rows=7)
+    assert_frame_equal(small(test_rows), scorer(test_rows), rel_tol=0, abs_tol=1e-6)
+    for sent, rows in ((small, 7), (scorer, 4096)):
+        assert pickle.loads(pickle.dumps(sent)).scoring_net.rows == rows
+
+
+@pytest.mark.parametrize("rows", [0, -1, True, 1.5, "64"])
+def test_rows_of_a_pass_are_counted(run: Path, rows: Any) -> None:
+    with pytest.raises(SpecError, match="pass_rows: must be a positive integer, got"):
+        BatchScorer(run, pass_rows=rows)
+
+
 def test_unknown_tables_are_refused(run: Path) -> None:
     with pytest.raises(SpecError, match="must be one of `fp32`, `fp16`, `int8`, got 'int4'"):
         BatchScorer(run, tables="int4")  # type: ignore[arg-type]  # that is the point

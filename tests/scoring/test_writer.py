@@ -126,6 +126,31 @@ def test_scores_of_other_data_are_not_mixed_in(run: Path, funnel: Path, tmp_path
         score(run, funnel / "test.parquet", tmp_path / "scores", keep=["price"])
     with pytest.raises(CheckpointError, match="holds scores with tables of another precision"):
         score(run, funnel / "test.parquet", tmp_path / "scores", tables="int8")
+    with pytest.raises(CheckpointError, match=r"with other data, other kept columns\. Choose"):
+        score(run, funnel / "valid.parquet", tmp_path / "scores", keep=["price"])
+    again = score(run, funnel / "test.parquet", tmp_path / "scores", calibrated=False)
+    assert again.rows_per_s == 0.0  # of a run without calibrators they are the same scores
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_threshold_is_a_number_above_0(
+    run: Path, funnel: Path, tmp_path: Path, threshold: float
+) -> None:
+    with pytest.raises(SpecError, match="`drift_threshold` must be a number above 0"):
+        score(run, funnel / "test.parquet", tmp_path / "scores", drift_threshold=threshold)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_log_without_any_list_is_scored(run: Path, funnel: Path, tmp_path: Path) -> None:
+    rows = pl.read_parquet(funnel / "test.parquet")
+    for name, dtype in (("untyped", pl.Null), ("typed", rows["history"].dtype)):
+        nothing = pl.lit(None).cast(dtype).alias("history")
+        rows.with_columns(nothing).write_parquet(tmp_path / f"{name}.parquet")
+        score(run, tmp_path / f"{name}.parquet", tmp_path / name)
+    untyped, typed = (
+        pl.read_parquet(tmp_path / name / "part-00000.parquet") for name in ("untyped", "typed")
+    )
+    assert untyped.equals(typed)
 
 
 @pytest.mark.parametrize("how", ["cut", "a byte", "of another model"])
