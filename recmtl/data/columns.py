@@ -63,7 +63,7 @@ def column_problems(
     for feature in spec.features:
         problems += lacking(_Need(feature.name, f"feature `{feature.name}`"))
         if feature.name in schema:
-            problems += _feature_problems(where, schema, feature, spec)
+            problems += _feature_problems(where, schema, feature, spec, labels=labels)
         if isinstance(feature, SparseFeature) and feature.weights is not None:
             problems += lacking(_Need(feature.weights, f"weights of feature `{feature.name}`"))
     if labels:
@@ -82,6 +82,8 @@ def _feature_problems(
     schema: Mapping[str, pl.DataType],
     feature: Feature,
     spec: Spec,
+    *,
+    labels: bool,
 ) -> list[str]:
     dtype = schema[feature.name]
     column = f"{where}: column `{feature.name}` is {dtype}"
@@ -96,7 +98,9 @@ def _feature_problems(
         return []
     if isinstance(feature, VectorFeature):
         return _vector_problems(column, feature, dtype)
-    if isinstance(feature, SequenceFeature) and not (is_list(dtype) or isinstance(dtype, pl.Null)):
+    if isinstance(dtype, pl.Null) and not labels:
+        return []  # a log that is only scored may have no value at all
+    if isinstance(feature, SequenceFeature) and not is_list(dtype):
         return [
             f"{column}, the spec says sequence (a list). Write it as a list column, or declare it "
             "sparse."

@@ -31,11 +31,14 @@ def test_columns_that_fit(tmp_path: Path) -> None:
     check_columns(log_of(tmp_path), make_spec(weight="weight", group_by="user"), labels=True)
     schema = {"click": None, "weight": None}
     check_columns(log_of(tmp_path, **schema), make_spec(weight="weight"), labels=False)
+    nothing = {"history": pl.Null, "tags": pl.Null, "text": pl.Null}  # in a log to be scored
+    check_columns(log_of(tmp_path, **nothing), make_spec(), labels=False)
 
 
 @pytest.mark.parametrize(
     ("column", "dtype", "words"),
     [
+        ("history", pl.Null, r"`history` is Null, the spec says sequence \(a list\)"),
         ("price", pl.String, r"`price` is String, the spec says dense \(Float32\)"),
         ("price", pl.List(pl.Float32), r"`price` is List\(Float32\), the spec says dense"),
         ("user", pl.Float64, "`user` is Float64, but ids are integers or strings"),
