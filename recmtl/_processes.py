@@ -79,7 +79,8 @@ def how_it_ended(code: int) -> str:
     """
     if code >= 0:
         return f"ended with exit code {code}"
-    how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    names = {number.value: number.name for number in signal.Signals}
+    how = f"was killed by signal {-code} ({names.get(-code, 'real-time')})"
     if code == -signal.SIGKILL:
         how += ", as the system does when memory runs out"
     return how

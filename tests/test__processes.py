@@ -53,5 +53,6 @@ def test_another_process_finds_this_package(tmp_path: Path) -> None:
 
 def test_a_signal_has_its_name() -> None:
     assert how_it_ended(-11) == "was killed by signal 11 (SIGSEGV)"
+    assert how_it_ended(-35) == "was killed by signal 35 (real-time)"
     assert how_it_ended(-9).endswith("(SIGKILL), as the system does when memory runs out")
     assert how_it_ended(3) == "ended with exit code 3"
