@@ -128,7 +128,7 @@ def test_a_small_budget_needs_several_pools(world: tuple[Log, Encoders]) -> None
     assert streams(world, BUDGETS["in memory"]).plan.in_memory
 
 
-@pytest.mark.parametrize("group_rows", [300, 5000, 40_000])
+@pytest.mark.parametrize("group_rows", [1000, 5000, 40_000])
 @pytest.mark.parametrize("share", [0, 10], ids=["in memory", "a tenth"])
 def test_a_sorted_log_is_mixed_as_by_chance(share: int, group_rows: int) -> None:
     """Sorted by time, by label, and in runs of one label: batches are as if rows were drawn."""

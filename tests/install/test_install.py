@@ -59,6 +59,11 @@ class Environment:
         return {item["name"].lower().replace("_", "-") for item in json.loads(listed)}
 
 
+def remove(folder: Path) -> None:
+    """Remove tens of thousands of files, sooner than Python would."""
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
 def readme_install(extra: str, wheel: Path) -> list[list[str]]:
     """The commands of one row of the README's install table, for the wheel built here.
 
@@ -90,7 +95,7 @@ def core(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Iterator[Envi
     for command in readme_install("", wheel):
         environment.run(*command, "--quiet")
     yield environment
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def with_rechub(
     (own / "core.pth").write_text(f"{packages}\n")
     environment.run("pip", "install", "--quiet", "torch-rechub==0.9.0")
     yield environment
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +124,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Iterator[En
     small = ("tower=ple", "tower.expert_widths=[8]", "train.batch_size=512")
     environment.recmtl("train", "data/spec.yaml", "--out", "run", *small)
     yield environment
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 def test_wheel_holds_recmtl_alone(wheel: Path) -> None:
