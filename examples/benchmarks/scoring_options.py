@@ -96,6 +96,10 @@ each option in processes of its own, in turns; medians of {args.rounds} rounds. 
 distance between the quartiles. The time that starting takes is that of the same job on {FEW_ROWS:,}
 rows. Spark has {args.cores} workers, Ray an actor less: a core is left to read with.
 
+One worker of `recmtl score` uses all cores: it reads and encodes while it computes. Others share
+them with it, and what they need to start (importing torch, above all) is among the time of the
+rows here, since few rows start no second worker. In memory, encoding and computing take turns.
+
 {table}"""
     sys.stdout.write(page)
     if args.page is not None:

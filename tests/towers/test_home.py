@@ -76,10 +76,10 @@ def test_gradients_match_finite_differences(config: HoMEConfig) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        HoMEConfig(hierarchy=False, dropout=0.1),
-        HoMEConfig(feature_gates=False, num_task_experts=3, head_widths=()),
+        HoMEConfig(hierarchy=False, dropout=0.1, expert_widths=(16, 8)),
+        HoMEConfig(feature_gates=False, num_task_experts=3, head_widths=(), expert_widths=(16, 8)),
         HoMEConfig(self_gates=False, norm="none", activation="relu", expert_widths=(8,)),
-        HoMEConfig(num_feature_gate_parts=1, feature_gate_rank=3),
+        HoMEConfig(num_feature_gate_parts=1, feature_gate_rank=3, expert_widths=(16, 8)),
     ],
     ids=repr,
 )
