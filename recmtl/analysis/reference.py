@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recmtl.analysis.rows import spread_rows
+from recmtl.analysis.rows import fitting_rows, spread_rows
 from recmtl.batch import Batch
 from recmtl.data import EncodeCounts, Encoders, Log, Splits
 from recmtl.data.hashing import splitmix64
@@ -74,10 +74,8 @@ def _read(
     encoders: Encoders, thinnings: Sequence[Thinning], log: Log
 ) -> Iterator[tuple[Batch, EncodeCounts]]:
     """Rows that are spread over a log, piece by piece, and what was met in each."""
-    fitting = int(encoders.spec.data.memory_bytes / 8 / (2 * encoders.row_bytes))
-    numbers = spread_rows(
-        log.num_rows, min(_MOST_ROWS, max(fitting, _LEAST_ROWS)), stretches=_STRETCHES
-    )
+    most = min(_MOST_ROWS, max(fitting_rows(encoders), _LEAST_ROWS))
+    numbers = spread_rows(log.num_rows, most, stretches=_STRETCHES)
     columns = encoders.columns(labels=bool(thinnings))
     # Stretch by stretch, so that what lies between them is not read.
     together = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)

@@ -37,13 +37,13 @@ def validation_log(run: Run, data: str | Path | None = None) -> Log:
         DataError: `data` is given and does not hold them, or there are none.
     """
     config, folder = run.config, run.data_dir if data is None else Path(data)
-    if config.data.valid is None and data is not None:
+    if config.data.valid is None:
+        if data is None:
+            raise NoRowsError("The spec names no validation rows.")
         raise DataError(
             "`--data` is for validation rows, and the run was trained without any (its spec has no "
             "`data.valid`). Leave it out."
         )
-    if config.data.valid is None:
-        raise NoRowsError("The spec names no validation rows.")
     if folder is None:
         raise NoRowsError("The run does not say where its data is: pass its folder as `--data`.")
     try:

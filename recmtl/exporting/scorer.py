@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class ExportedScorer:
         self._model = self._load()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (type(self), self.path, self.keep)
+        return _unpickled, (type(self), self.path, self.keep)
 
     @property
     def format(self) -> str:
@@ -162,17 +162,18 @@ class ExportedScorer:
             ) from error
 
 
-_last: dict[object, ExportedScorer] = {}
-"""The scorer that was unpickled last: Spark unpickles its function for every task."""
-
-
-def _opened(kind: type[ExportedScorer], path: Path, keep: tuple[str, ...]) -> ExportedScorer:
+def _unpickled(cls: type[ExportedScorer], path: Path, keep: tuple[str, ...]) -> ExportedScorer:
     """The scorer of these options, the same one as long as the export is the same."""
-    about = path / CERTIFICATE
-    key = (kind, path, keep, about.read_bytes() if about.is_file() else b"")
-    found = _last.get(key)
-    if found is None:
-        found = kind(path, keep=keep)
-        _last.clear()
-        _last[key] = found
-    return found
+    file = path / CERTIFICATE
+    about = file.read_bytes() if file.is_file() else b""
+    return _opened(cls, path, keep, about)  # type: ignore[arg-type]  # a class has a hash
+
+
+@lru_cache(maxsize=1)
+def _opened(
+    cls: type[ExportedScorer],
+    path: Path,
+    keep: tuple[str, ...],
+    about: bytes,  # another one is another export
+) -> ExportedScorer:
+    return cls(path, keep=keep)

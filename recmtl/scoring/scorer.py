@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -231,25 +231,21 @@ class BatchScorer:
         )
 
 
-_last: dict[object, BatchScorer] = {}
-"""The scorer that was unpickled last."""
+def _unpickled(cls: type[BatchScorer], run: Path, *options: Any) -> BatchScorer:
+    """The scorer of these options, the same one as long as the run is the same."""
+    file = run / "run.json"
+    state = file.read_bytes() if file.is_file() else b""
+    return _opened(cls, run, *options, state)  # type: ignore[arg-type]  # a class has a hash
 
 
-def _unpickled(
+@lru_cache(maxsize=1)
+def _opened(
     cls: type[BatchScorer],
     run: Path,
     keep: tuple[str, ...] | None,
     tables: TablePrecision,
     calibrated: bool,
     pass_rows: int | None,
+    state: bytes,  # another one is another run
 ) -> BatchScorer:
-    """The scorer of these options, the same one as long as the run is the same."""
-    state = run / "run.json"
-    about = state.read_bytes() if state.is_file() else b""
-    key = (cls, run, keep, tables, calibrated, pass_rows, about)
-    found = _last.get(key)
-    if found is None:
-        found = cls(run, keep=keep, tables=tables, calibrated=calibrated, pass_rows=pass_rows)
-        _last.clear()
-        _last[key] = found
-    return found
+    return cls(run, keep=keep, tables=tables, calibrated=calibrated, pass_rows=pass_rows)
